@@ -137,9 +137,19 @@ class Stale(FsdriverError):
 
 
 class BackendError(FsdriverError):
-    """The store failed, or answered something that cannot be right."""
+    """The store failed, or answered something that cannot be right.
+
+    Attributes
+    ----------
+    temporary : bool
+        The same request may succeed if simply tried again.
+    retry_after : float or None
+        Seconds the store asked to wait before that.
+    """
 
     errno_code = errno.EIO
+    temporary: bool = False
+    retry_after: float | None = None
 
 
 class AccessDenied(BackendError, PermissionError):
@@ -155,15 +165,20 @@ class ContainerMissing(BackendError):
 class Unreachable(BackendError):
     """No connection to the endpoint could be made or kept."""
 
+    temporary = True
+
 
 class Throttled(BackendError):
     """The store asked to slow down."""
+
+    temporary = True
 
 
 class TimedOut(BackendError, TimeoutError):
     """The deadline of the operation passed."""
 
     errno_code = errno.ETIMEDOUT
+    temporary = True
 
 
 class Corrupt(BackendError):

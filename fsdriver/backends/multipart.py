@@ -1,0 +1,94 @@
+"""Upload of one large object in parts, aborted as a whole if anything fails."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fsdriver.backends.source import Source, load
+from fsdriver.errors import FsdriverError
+
+if TYPE_CHECKING:
+    from fsdriver.backends.base import Backend, ObjectInfo
+
+log = logging.getLogger(__name__)
+
+MOST_PARTS: Final = 10_000
+"""Parts S3 accepts in one upload (Amazon S3 User Guide, multipart upload limits)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One uploaded part: its number (from 1) and the tag the store gave it."""
+
+    number: int
+    tag: str
+
+
+def part_size_for(size: int, preferred: int) -> int:
+    """Bytes of a part so that ``size`` bytes fit into `MOST_PARTS`, rounded up to MiB."""
+    least = -(-size // MOST_PARTS)
+    return preferred if least <= preferred else -(-least // (1 << 20)) << 20
+
+
+def tag_of_parts(parts: Sequence[Part]) -> str | None:
+    """The ETag S3 gives to an object of these parts (MD5 of their MD5s, a dash, their number), or None if they are no MD5s."""
+    try:
+        digests = b"".join(bytes.fromhex(part.tag) for part in parts)
+    except ValueError:
+        return None
+    return f"{hashlib.md5(digests, usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+async def upload(
+    backend: Backend,
+    key: str,
+    source: Source,
+    size: int,
+    *,
+    metadata: Mapping[str, str] | None,
+    if_version: str | None,
+    content_type: str | None,
+) -> ObjectInfo:
+    """Send ``source`` in parts, `Backend.parts_in_flight` at a time; no part stays in the store if it fails or is cancelled."""
+    step = part_size_for(size, backend.part_size)
+    handle = await backend.begin_multipart(key, metadata, content_type)
+    try:
+        parts = await _send_parts(backend, key, handle, source, size, step)
+        return await backend.complete_multipart(key, handle, parts, size, if_version, metadata)
+    except BaseException:
+        await asyncio.shield(_abort(backend, key, handle))
+        raise
+
+
+async def _send_parts(backend: Backend, key: str, handle: str, source: Source, size: int, step: int) -> list[Part]:
+    numbered = zip(itertools.count(1), range(0, size, step), strict=False)
+    parts: list[Part] = []
+
+    async def worker() -> None:
+        for number, start in numbered:
+            data = await load(source, start, min(step, size - start))
+            parts.append(await backend.upload_part(key, handle, number, data))
+
+    tasks = [asyncio.create_task(worker()) for _ in range(backend.parts_in_flight)]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return sorted(parts, key=lambda part: part.number)
+
+
+async def _abort(backend: Backend, key: str, handle: str) -> None:
+    try:
+        await backend.abort_multipart(key, handle)
+    except FsdriverError as error:
+        # The upload's own failure is what the caller must see; the store's life-cycle rules remove what is left.
+        backend.counters.errors += 1
+        log.warning("%s: the parts of a failed upload could not be removed: %s", key, error)
