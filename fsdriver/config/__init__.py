@@ -1,0 +1,24 @@
+"""Configuration: one TOML dialect, one set of models, one way to find and to explain it."""
+
+from __future__ import annotations
+
+from fsdriver.config.load import find_config, from_url, load
+from fsdriver.config.models import BackendConfig, CacheConfig, Config, PolicyConfig, RouteConfig
+from fsdriver.config.places import cache_dir, runtime_dir, state_dir
+from fsdriver.config.values import SecretRef, reveal
+
+__all__ = [
+    "BackendConfig",
+    "CacheConfig",
+    "Config",
+    "PolicyConfig",
+    "RouteConfig",
+    "SecretRef",
+    "cache_dir",
+    "find_config",
+    "from_url",
+    "load",
+    "reveal",
+    "runtime_dir",
+    "state_dir",
+]

@@ -1,0 +1,248 @@
+"""The configuration as pydantic models: every key, its type, its unit and its default (contract C6).
+
+``docs/configuration.md`` is generated from the descriptions here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from fsdriver.config.values import Mode, Seconds, Secret, SecretRef, Size, reveal
+
+__all__ = ["BackendConfig", "CacheConfig", "Config", "PolicyConfig", "RouteConfig", "SecretRef"]
+
+MAX_ID: Final = 2**32 - 2
+MASK: Final = "**********"
+_SECRET_NAME: Final = re.compile(r"key|secret|token|pass|credential|sas|auth|connection_string", re.IGNORECASE)
+
+
+class _Table(BaseModel):
+    """A table of the dialect: unknown keys are errors, and no error or dump repeats a value that may be secret."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
+
+
+class CacheConfig(_Table):
+    """``[cache]``: the bytes kept near, shared by all processes of one user."""
+
+    dir: Path | None = None
+    """Folder of the disk cache; by default `$XDG_CACHE_HOME/fsdriver`, for root `/var/cache/fsdriver`."""
+    size: Size | None = None
+    """Most bytes on disk (`"20 GiB"`); by default 20 GiB or a tenth of the disk, whichever is smaller."""
+    min_free: Size = 1 << 30
+    """Bytes always left free on the disk of the cache."""
+    memory: Size = 128 << 20
+    """Most bytes of file content kept in the memory of one process."""
+    isolate: bool = False
+    """Keep files read with different credentials apart, for several people who share one uid."""
+
+
+class BackendConfig(_Table):
+    """``[backend.NAME]``: one storage service behind one adapter."""
+
+    url: str
+    """Container and prefix, e.g. `s3://bucket/prefix`, `file:///data`, or any URL fsspec knows."""
+    engine: Literal["auto", "fsspec"] = "auto"
+    """`auto` takes the fastest client for the scheme, `fsspec` the fsspec file system of that scheme."""
+    timeout: Annotated[Seconds, Field(gt=0)] = 30.0
+    """Deadline of one operation with all its retries (`"30s"`)."""
+    connect_timeout: Annotated[Seconds, Field(gt=0)] = 5.0
+    """Longest wait for a connection."""
+    retries: int = Field(default=3, ge=0, le=100)
+    """Further attempts after a temporary failure."""
+    pool_size: int = Field(default=10, ge=1, le=10_000)
+    """Most connections to the service at a time."""
+    region: str | None = None
+    """Region of the service; by default `AWS_REGION` or `AWS_DEFAULT_REGION`, else `us-east-1`."""
+    endpoint: str | None = None
+    """URL of an S3-compatible service; by default `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL`, else Amazon's."""
+    access_key_id: Secret | None = None
+    """Key id, or a reference: `{ env = "NAME" }` or `{ file = "/path" }`; by default the service's standard chain."""
+    secret_access_key: Secret | None = None
+    """Secret key, or a reference; given together with `access_key_id` or not at all."""
+    session_token: Secret | None = None
+    """Token that goes with temporary keys, or a reference."""
+    path_style: bool | None = None
+    """Bucket in the path of the URL rather than in the host name; by default as the endpoint needs it."""
+    anonymous: bool = False
+    """Send unsigned requests, for public buckets."""
+    storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
+    """Arguments of the fsspec file system, for `engine = "fsspec"` and other schemes; a value may be a reference."""
+
+    @field_validator("url")
+    @classmethod
+    def _has_scheme(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("the URL holds a user name or password; give them as keys of the backend, by reference")
+        if not parts.scheme and not url.startswith("/"):
+            raise ValueError(f"{url!r} has no scheme; write e.g. s3://bucket/prefix or file:///data")
+        return url if parts.scheme else f"file://{url}"
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_http(cls, endpoint: str | None) -> str | None:
+        if endpoint is None or urlsplit(endpoint).scheme in {"http", "https"}:
+            return endpoint
+        raise ValueError(f"{endpoint!r} is no http:// or https:// URL")
+
+    @field_serializer("storage_options", when_used="json")
+    def _mask_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {name: MASK if _SECRET_NAME.search(name) else value for name, value in options.items()}
+
+    def resolved_options(self, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+        """`storage_options` with the references among its values replaced by the secrets they name."""
+        return {
+            name: reveal(SecretRef.model_validate(value), environ) if _is_reference(value) else value
+            for name, value in self.storage_options.items()
+        }
+
+    @model_validator(mode="after")
+    def _whole_credentials(self) -> BackendConfig:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            given = "access_key_id" if self.secret_access_key is None else "secret_access_key"
+            wanted = "secret_access_key" if self.secret_access_key is None else "access_key_id"
+            raise ValueError(
+                f"{given} is given without {wanted}; give both, or neither for the standard credential chain"
+            )
+        if self.anonymous and self.access_key_id is not None:
+            raise ValueError("anonymous = true and access_key_id exclude each other")
+        return self
+
+
+class RouteConfig(_Table):
+    """``[[route]]``: a path of the tree bound to a stack of tiers."""
+
+    path: str = "/"
+    """Where the route hangs in the tree; the longest path that matches wins."""
+    tiers: list[str] = Field(min_length=1)
+    """Names of backends, hot to cold."""
+    write: Literal["back", "through"] | None = None
+    """When close() returns: `through`, the tiers have it; `back`, the journal has it. By default `back` in a mount,
+    `through` in fsspec and Python."""
+    fsync: Literal["local", "remote"] = "local"
+    """What fsync() waits for: the local disk, or the tiers."""
+    ack: int | None = Field(default=None, ge=1)
+    """How many tiers must have a write before it counts as stored; by default all it owes."""
+    ttl: Seconds = 10.0
+    """How long attributes and listings are trusted (`"10s"`)."""
+    negative_ttl: Seconds = 1.0
+    """How long the absence of a name is trusted."""
+    immutable: bool = False
+    """Objects never change once written: what is cached is never asked for again."""
+    read_only: bool = False
+    """Refuse every change."""
+    posix: Literal["full", "off"] = "full"
+    """`full` keeps modes, owners, times, links and xattrs on the store; `off` writes nothing there but the objects."""
+    replicate: list[str] = Field(default_factory=list)
+    """Names of backends that receive a copy of every write."""
+    policy: str = "default"
+    """Name of the `[policy.NAME]` that moves data between the tiers."""
+    mode: Mode = 0o644
+    """Permission bits of files that carry none (`"0644"`)."""
+    dir_mode: Mode = 0o755
+    """Permission bits of directories that carry none (`"0755"`)."""
+    uid: int | None = Field(default=None, ge=0, le=MAX_ID)
+    """Owner of what carries none; by default the process that mounts."""
+    gid: int | None = Field(default=None, ge=0, le=MAX_ID)
+    """Group of what carries none; by default the process that mounts."""
+    foreign_metadata: bool = False
+    """Ask for the metadata of objects another tool wrote: one request for each."""
+    quota: Size | None = None
+    """Size that statfs reports; by default 1 PiB."""
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str) -> str:
+        segments = path.split("/")
+        if not path.startswith("/") or any(segment in {".", ".."} for segment in segments):
+            raise ValueError(f"{path!r} is no absolute path without . and .. segments; write e.g. /data")
+        return "/" + "/".join(segment for segment in segments if segment)
+
+
+class PolicyConfig(_Table):
+    """``[policy.NAME]``: when data moves between tiers."""
+
+    promotion_threshold: float | None = Field(default=None, ge=0)
+    """Heat from which a file moves to a hotter tier."""
+    demotion_threshold: float | None = Field(default=None, ge=0)
+    """Heat below which a file moves to a colder tier."""
+    promotion_accesses: int | None = Field(default=None, ge=1)
+    """Accesses after which a file moves to a hotter tier."""
+    age_threshold: Seconds | None = None
+    """Time since the last change after which a file moves to a colder tier."""
+    idle_threshold: Seconds | None = None
+    """Time since the last access after which a file moves to a colder tier."""
+    max_size: Size | None = None
+    """Largest file that is promoted."""
+    tier_limits: dict[str, Size] = Field(default_factory=dict)
+    """Most bytes in a tier, by the name of its backend."""
+
+
+class Config(_Table):
+    """A whole configuration: cache, backends, routes and policies."""
+
+    cache: CacheConfig = Field(default_factory=CacheConfig)
+    backend: dict[str, BackendConfig] = Field(default_factory=dict)
+    route: list[RouteConfig] = Field(default_factory=list)
+    policy: dict[str, PolicyConfig] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Config:
+        paths: set[str] = set()
+        for index, route in enumerate(self.route):
+            where: Where = ("route", index)
+            if route.path in paths:
+                raise _wrong(where, "path", f"two routes have the path {route.path}; a path belongs to one route")
+            paths.add(route.path)
+            for key, names in (("tiers", route.tiers), ("replicate", route.replicate)):
+                for name in names:
+                    if name not in self.backend:
+                        raise _wrong(where, key, f"there is no backend {name!r}{_known(self.backend)}")
+            if route.policy != "default" and route.policy not in self.policy:
+                raise _wrong(where, "policy", f"there is no policy {route.policy!r}{_known(self.policy)}")
+            if route.ack is not None and route.ack > len(route.tiers) + len(route.replicate):
+                raise _wrong(where, "ack", f"{route.ack} is more than the tiers and replicas of this route")
+        return self
+
+    def fingerprint(self) -> str:
+        """Digest of all values, secrets written out among them: equal for configurations that behave alike."""
+        return hashlib.sha256("\n".join(_flatten("", self)).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+Where = tuple[str | int, ...]
+
+
+def _wrong(where: Where, key: str, message: str) -> PydanticCustomError:
+    """An error of a model as a whole that still knows which key is to blame (read by `fsdriver.config.explain`)."""
+    return PydanticCustomError("fsdriver", "{message}", {"message": message, "where": [*where, key]})
+
+
+def _known(names: Mapping[str, object]) -> str:
+    return f"; known are {', '.join(sorted(names))}" if names else "; none is configured"
+
+
+def _is_reference(value: object) -> bool:
+    return isinstance(value, dict) and len(value) == 1 and set(value) <= {"env", "file"}
+
+
+def _flatten(prefix: str, value: object) -> Iterator[str]:
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        for name in sorted(value, key=str):
+            yield from _flatten(f"{prefix}.{name}", value[name])
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _flatten(f"{prefix}[{index}]", item)
+    else:
+        yield f"{prefix}={value.get_secret_value() if isinstance(value, SecretStr) else repr(value)}"

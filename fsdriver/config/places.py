@@ -1,0 +1,158 @@
+"""Where cache, state and sockets live (contract C4): private folders of one uid on a local disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from fsdriver.config.models import CacheConfig, Config
+from fsdriver.errors import ConfigError
+
+REMOTE_TYPES: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
+"""File systems without the locks and the shared memory that SQLite's write-ahead log and the cache rest on."""
+
+
+def cache_dir(config: Config | CacheConfig | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the disk cache, made if it is missing.
+
+    ``cache.dir``, else ``$FSDRIVER_CACHE_DIR``, else for root ``/var/cache/fsdriver``, else
+    ``$XDG_CACHE_HOME/fsdriver``.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be made or written, belongs to another user, is open to other users, or lies on NFS or CIFS.
+    """
+    cache = config.cache if isinstance(config, Config) else config
+    given = cache.dir if cache is not None and cache.dir is not None else _variable("FSDRIVER_CACHE_DIR", environ)
+    path = given or _default("/var/cache", "XDG_CACHE_HOME", ".cache", environ)
+    return _private(path.expanduser(), "cache", "cache.dir or FSDRIVER_CACHE_DIR")
+
+
+def state_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of catalog and journal, made if it is missing.
+
+    ``$FSDRIVER_STATE_DIR``, else for root ``/var/lib/fsdriver``, else ``$XDG_STATE_HOME/fsdriver``.
+
+    Raises
+    ------
+    ConfigError
+        As `cache_dir`.
+    """
+    path = _variable("FSDRIVER_STATE_DIR", environ) or _default("/var/lib", "XDG_STATE_HOME", ".local/state", environ)
+    return _private(path, "state", "FSDRIVER_STATE_DIR")
+
+
+def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the control sockets, made if it is missing.
+
+    ``$FSDRIVER_RUNTIME_DIR``, else for root ``/run/fsdriver``, else ``$XDG_RUNTIME_DIR/fsdriver``, else ``run`` in the
+    state folder.
+
+    Raises
+    ------
+    ConfigError
+        As `cache_dir`.
+    """
+    path = _variable("FSDRIVER_RUNTIME_DIR", environ)
+    if path is None and os.geteuid() == 0:
+        path = Path("/run/fsdriver")
+    if path is None:
+        parent = _variable("XDG_RUNTIME_DIR", environ)
+        path = parent / "fsdriver" if parent is not None else state_dir(environ) / "run"
+    return _private(path, "runtime", "FSDRIVER_RUNTIME_DIR")
+
+
+def file_system_type(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
+    """Type of the file system that holds an existing path, as in proc(5), mountinfo; "" if unknown."""
+    wanted = os.path.realpath(path)
+    best, kind = "", ""
+    try:
+        lines = mountinfo.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        left, _, right = line.partition(" - ")
+        point = _unescape(left.split(" ")[4])
+        inside = wanted == point or wanted.startswith(point.rstrip("/") + "/")
+        # Of two mounts on one point the later line is the visible one.
+        if inside and len(point) >= len(best):
+            best, kind = point, right.split(" ")[0]
+    return kind
+
+
+def _unescape(text: str) -> str:
+    for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
+        text = text.replace(code, character)
+    return text
+
+
+def _variable(name: str, environ: Mapping[str, str]) -> Path | None:
+    value = environ.get(name)
+    return Path(value).expanduser() if value else None
+
+
+def _default(system: str, variable: str, under_home: str, environ: Mapping[str, str]) -> Path:
+    if os.geteuid() == 0:
+        return Path(system) / "fsdriver"
+    base = _variable(variable, environ) or Path(environ.get("HOME") or Path.home()) / under_home
+    return base / "fsdriver"
+
+
+def _private(path: Path, what: str, setting: str) -> Path:
+    """``path`` as an existing, writable folder that only this user may enter."""
+    path = Path(os.path.abspath(path))
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = path.stat()
+    except FileExistsError:
+        raise ConfigError(
+            f"the {what} directory cannot be made: a file has this name; set {setting} to another place", str(path)
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"the {what} directory cannot be made: {error.strerror}; set {setting} to a place you can write to",
+            str(path),
+        ) from error
+    kind = file_system_type(path)
+    if kind in REMOTE_TYPES:
+        raise ConfigError(
+            f"the {what} directory lies on {kind}, whose locks are not safe; set {setting} to a local disk", str(path)
+        )
+    if status.st_uid != os.geteuid():
+        raise ConfigError(
+            f"the {what} directory belongs to uid {status.st_uid}, not to you; set {setting} to a place of your own",
+            str(path),
+        )
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        _close_to_others(path, status.st_mode, what, setting)
+    _prove_writable(path, what, setting)
+    return path
+
+
+def _close_to_others(path: Path, mode: int, what: str, setting: str) -> None:
+    """Take others' permissions from an empty folder; one in use may serve others and is left as it is."""
+    if next(os.scandir(path), None) is not None:
+        raise ConfigError(
+            f"the {what} directory is open to other users (mode {stat.S_IMODE(mode):04o}); chmod 700 it, or set {setting}"
+            " to a folder of its own",
+            str(path),
+        )
+    path.chmod(0o700)
+
+
+def _prove_writable(path: Path, what: str, setting: str) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        # A full disk still serves what it holds; the cache deals with that.
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise ConfigError(
+                f"the {what} directory cannot be written: {error.strerror}; set {setting} to another place", str(path)
+            ) from error
