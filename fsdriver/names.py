@@ -1,0 +1,212 @@
+"""Names in the tree to keys in the store and back: one pure, bijective mapping.
+
+A *name* is what programs see: any bytes but ``/`` and NUL, held as `str` with the ``surrogateescape`` convention of
+`os.fsdecode`. A *key* is what the store holds: valid UTF-8 without control characters.
+
+- Bytes 0x00-0x1F, 0x7F, ``\\`` and bytes that are not UTF-8 become ``%XX`` (upper-case hexadecimal).
+- A literal ``%XX`` in a name that would be read back as one of those has its ``%`` escaped as ``%25``; so does a literal
+  that already looks escaped (``%250A``), to any depth. Every other ``%`` stays: ``100%``, ``%41`` and the ``%C3%A9`` of a
+  URL-encoded "é" (which is valid UTF-8, hence never written by us) are shown as they are.
+- A key is shown only if its name leads back to it. Keys with raw control characters, empty, ``.`` or ``..`` segments, or a
+  ``/`` at either end have no name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Collection
+from typing import Final
+
+from fsdriver.errors import InvalidName, NameTooLong
+
+NAME_LIMIT: Final = 255
+"""Bytes of one name: NAME_MAX of Linux."""
+KEY_LIMIT: Final = 1024
+"""Bytes of one key: the limit of S3, GCS and Azure."""
+FILE_SUFFIX: Final = "%file"
+"""Appended to an object's name where a directory has the same one."""
+RESERVED: Final = ".fsdriver"
+"""First segment, at a route's root, of the objects that describe the tree itself."""
+
+_DIRECTORY_LIMIT: Final = 900
+_ODD_CHARACTER: Final = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff]")
+_ASCII_CODE: Final = "[01][0-9A-F]|7F|5C"
+_HIGH_CODE: Final = "[89A-F][0-9A-F]"
+_TOKEN: Final = re.compile(
+    f"(?P<run>(?:%(?:{_HIGH_CODE}))+)|(?P<code>%(?:{_ASCII_CODE}))|%(?P<nested>25(?:25)*(?:{_ASCII_CODE}|{_HIGH_CODE}))"
+    "|(?P<odd>[\x00-\x1f\x7f\\\\\ud800-\udfff])"
+)
+_SLASH_ESCAPE: Final = re.compile("%((?:25)*2F)")
+
+
+def to_key(name_path: str, prefix: str = "") -> str:
+    """Key of a path of names.
+
+    Parameters
+    ----------
+    name_path : str
+        Names joined by ``/``, without leading or trailing ``/``; ``""`` is the root.
+    prefix : str
+        Raw key prefix of the route (ends in ``/`` unless empty), put in front and counted in the limit.
+
+    Raises
+    ------
+    InvalidName
+        A segment is empty, ``.`` or ``..``, or holds NUL.
+    NameTooLong
+        A segment is over 255 bytes, or the key over 1,024 bytes.
+    """
+    if not name_path:
+        return prefix
+    for segment in name_path.split("/"):
+        check_name(segment)
+    key = prefix + escape(name_path)
+    if len(key) > KEY_LIMIT // 4 and len(key.encode("utf-8", "surrogateescape")) > KEY_LIMIT:
+        raise NameTooLong(f"its escaped key is over {KEY_LIMIT} bytes, the limit of object stores", name_path)
+    return key
+
+
+def to_name(key: str) -> str | None:
+    """Path of names of a key (relative to the route), or None for a key that never becomes a name."""
+    for segment in key.split("/"):
+        if segment in ("", ".", ".."):
+            return None
+    name = unescape(key)
+    if "\0" in name or (name != key and escape(name) != key) or _ODD_CHARACTER.search(key):
+        return None
+    if len(name) > NAME_LIMIT // 4 and any(len(_bytes(segment)) > NAME_LIMIT for segment in name.split("/")):
+        return None
+    return name
+
+
+def escape(name: str) -> str:
+    """Escaped form of one name, or of several joined by ``/``; checks nothing but that it is text from bytes."""
+    if "%" not in name and not _ODD_CHARACTER.search(name):
+        return name
+    return _TOKEN.sub(_escape_token, _canonical(name))
+
+
+def unescape(key: str) -> str:
+    """Inverse of `escape`; of a key that `escape` never makes, some name that leads to another key."""
+    if "%" not in key:
+        return key
+    return _TOKEN.sub(_unescape_token, key)
+
+
+def check_name(segment: str) -> None:
+    """Refuse what cannot be one name in a directory.
+
+    Raises
+    ------
+    InvalidName
+        Empty, ``.``, ``..``, or with ``/`` or NUL inside.
+    NameTooLong
+        Over 255 bytes.
+    """
+    if segment in ("", ".", ".."):
+        raise InvalidName(f"{segment!r} is not a name; write the path without empty, '.' and '..' parts", segment)
+    if "/" in segment or "\0" in segment:
+        raise InvalidName("a name holds neither '/' nor NUL", segment)
+    if len(segment) > NAME_LIMIT // 4 and len(_bytes(segment)) > NAME_LIMIT:
+        raise NameTooLong(f"a name has at most {NAME_LIMIT} bytes", segment)
+
+
+def shown_names(objects: Collection[str], directories: Collection[str]) -> dict[str, str]:
+    """Names under which the objects of one directory are shown.
+
+    A directory keeps its name; an object of the same name gets ``%file`` appended, and so does, once more, each literal
+    ``…%file`` object or directory name that this would collide with. No two objects share a shown name.
+
+    Parameters
+    ----------
+    objects, directories : collection of str
+        Names (not keys) at one level.
+
+    Returns
+    -------
+    dict of str to str
+        Shown name to the object's own name. An object whose shown name would pass 255 bytes is left out.
+    """
+    taken = set(directories)
+    if taken.isdisjoint(objects):
+        return {name: name for name in objects}
+    shown: dict[str, str] = {}
+    for name in sorted(objects, key=lambda name: (len(name), name)):
+        visible = name
+        while visible in taken:
+            visible += FILE_SUFFIX
+        if len(_bytes(visible)) <= NAME_LIMIT:
+            taken.add(visible)
+            shown[visible] = name
+    return shown
+
+
+def escape_directory(path: str) -> str:
+    """Name of the attribute object of a directory, under ``.fsdriver/meta/``.
+
+    Parameters
+    ----------
+    path : str
+        Names joined by ``/``, relative to the route; ``""`` is the root.
+
+    Returns
+    -------
+    str
+        One key segment: the escaped path with ``/`` as ``%2F`` (a literal ``%2F`` as ``%252F``), ``%2F`` for the root;
+        ``sha256-`` and 64 hexadecimal digits where that would be over 900 bytes or begin so itself.
+    """
+    if not path:
+        return "%2F"
+    key = escape(path)
+    flat = _SLASH_ESCAPE.sub(r"%25\1", key).replace("/", "%2F")
+    if flat.startswith("sha256-") or len(flat.encode("utf-8")) > _DIRECTORY_LIMIT:
+        return "sha256-" + hashlib.sha256(key.encode("utf-8")).hexdigest()
+    return flat
+
+
+def _bytes(name: str) -> bytes:
+    try:
+        return name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise InvalidName("it holds a lone surrogate, which no file name can", ascii(name)) from error
+
+
+def _canonical(name: str) -> str:
+    """The `os.fsdecode` form: surrogates stand only for bytes that are not UTF-8."""
+    return _bytes(name).decode("utf-8", "surrogateescape")
+
+
+def _split_run(run: str) -> list[tuple[bool, bytes]]:
+    """Bytes of a run of high ``%XX``, each maximal piece with whether it is valid UTF-8."""
+    pieces: list[tuple[bool, bytes]] = []
+    for character in bytes.fromhex(run.replace("%", "")).decode("utf-8", "surrogateescape"):
+        pieces.append((not "\udc80" <= character <= "\udcff", character.encode("utf-8", "surrogateescape")))
+    return pieces
+
+
+def _codes(data: bytes, prefix: str = "%") -> str:
+    return "".join(f"{prefix}{byte:02X}" for byte in data)
+
+
+def _escape_token(match: re.Match[str]) -> str:
+    token = match.group()
+    if match["run"]:
+        # What is valid UTF-8 stays: `_unescape_token` recognises it as nothing we write.
+        return "".join(_codes(data, "%" if valid else "%25") for valid, data in _split_run(token))
+    if match["odd"]:
+        return _codes(token.encode("utf-8", "surrogateescape"))
+    return "%25" + token[1:]
+
+
+def _unescape_token(match: re.Match[str]) -> str:
+    token = match.group()
+    if match["run"]:
+        return "".join(
+            _codes(data) if valid else data.decode("utf-8", "surrogateescape") for valid, data in _split_run(token)
+        )
+    if match["odd"]:
+        return token
+    if match["code"]:
+        return chr(int(token[1:], 16))
+    return "%" + token[3:]
