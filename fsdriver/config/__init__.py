@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsdriver.config.load import find_config, from_url, load
+from fsdriver.config.loading import find_config, from_url, load
 from fsdriver.config.models import BackendConfig, CacheConfig, Config, PolicyConfig, RouteConfig
 from fsdriver.config.places import cache_dir, runtime_dir, state_dir
 from fsdriver.config.values import SecretRef, reveal

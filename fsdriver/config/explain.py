@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from fsdriver.config.values import REFERENCE, WRITTEN
 from fsdriver.errors import ConfigError
 
 Where: TypeAlias = tuple[str | int, ...]
@@ -20,7 +21,6 @@ _HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]\]?\s*(?:#.*)?$")
 _KEY: Final = re.compile(
     r"""\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
 )
-_BRANCHES: Final = frozenset({"SecretRef", "json-or-python", "SecretStr", "[key]"})
 _PART: Final = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
@@ -33,13 +33,16 @@ class Source:
     name : str
         A path, or what else the text came from (``environment``, ``-o``).
     text : str
-        TOML, for line numbers; empty where there are no lines.
+        TOML, to find out what was written here; empty where that is not known.
+    numbered : bool
+        Whether the lines of ``text`` mean something to a reader.
     first_route : int
         Index, in the merged list of routes, of the first route written here.
     """
 
     name: str
     text: str = ""
+    numbered: bool = True
     first_route: int = 0
 
     def line(self, where: Where) -> int | None:
@@ -132,8 +135,8 @@ def _cause(detail: Any, model: type[BaseModel], where: Where) -> str:
 
 
 def _without_branches(where: Where) -> Where:
-    """Pydantic names the branch of a union it tried as the last step: no key of the configuration."""
-    return tuple(step for step in where if step not in _BRANCHES)
+    """Pydantic names the branch of a union as a step: no key of the configuration."""
+    return tuple(step for step in where if step not in {WRITTEN, REFERENCE, "[key]"})
 
 
 def _model_at(model: type[BaseModel], where: Where) -> type[BaseModel] | None:
@@ -145,9 +148,15 @@ def _model_at(model: type[BaseModel], where: Where) -> type[BaseModel] | None:
         info = current.model_fields.get(step)
         if info is None:
             continue  # the free name of a backend or policy
-        inner = [info.annotation, *get_args(info.annotation)]
-        current = next((item for item in inner if isinstance(item, type) and issubclass(item, BaseModel)), None)
+        current = next(_models_in(info.annotation), None)
     return current
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
 
 
 def _blame(where: Where, sources: Sequence[Source]) -> tuple[str | None, int | None]:
@@ -155,7 +164,7 @@ def _blame(where: Where, sources: Sequence[Source]) -> tuple[str | None, int | N
     for source in sources:
         line = source.line(where)
         if line is not None:
-            best = (source.name, line)
+            best = (source.name, line if source.numbered else None)
     return best
 
 

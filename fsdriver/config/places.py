@@ -137,10 +137,10 @@ def _private(path: Path, what: str, setting: str) -> Path:
 
 def _close_to_others(path: Path, mode: int, what: str, setting: str) -> None:
     """Take others' permissions from an empty folder; one in use may serve others and is left as it is."""
-    if next(os.scandir(path), None) is not None:
+    if any(path.iterdir()):
         raise ConfigError(
-            f"the {what} directory is open to other users (mode {stat.S_IMODE(mode):04o}); chmod 700 it, or set {setting}"
-            " to a folder of its own",
+            f"the {what} directory is open to other users (mode {stat.S_IMODE(mode):04o}); chmod 700 it, or set"
+            f" {setting} to a folder of its own",
             str(path),
         )
     path.chmod(0o700)

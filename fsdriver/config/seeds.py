@@ -1,8 +1,8 @@
 """Translates the table ``[storage.s3]`` of earlier programs into the one dialect.
 
 Its keys: ``bucket``, ``region``, ``endpoint``, ``access_key_id``, ``secret_access_key``, ``path_style`` (false),
-``pool_size`` (10), ``timeout_secs`` (30), ``max_retries`` (3). It becomes the backend ``s3`` and, unless a route ``/`` is
-configured, the route ``/`` over it.
+``pool_size`` (10), ``timeout_secs`` (30), ``max_retries`` (3). It becomes the backend ``s3`` and,
+unless a route ``/`` is configured, the route ``/`` over it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
 
 from fsdriver.errors import ConfigError
 
@@ -102,11 +102,16 @@ class SecretRef(BaseModel):
             raise ConfigError(f"this file, which holds a secret, cannot be read: {reason}", str(path)) from error
 
 
-Secret: TypeAlias = SecretStr | SecretRef
-"""A secret as configured: written out (never printed) or by reference."""
+WRITTEN: Final = "<written>"
+REFERENCE: Final = "<reference>"
+Secret: TypeAlias = Annotated[
+    Annotated[SecretStr, Tag(WRITTEN)] | Annotated[SecretRef, Tag(REFERENCE)],
+    Discriminator(lambda value: REFERENCE if isinstance(value, dict | SecretRef) else WRITTEN),
+]
+"""A secret as configured: written out (never printed) or by reference; the tags keep messages to the form meant."""
 
 
-def reveal(secret: Secret | None, environ: Mapping[str, str] = os.environ) -> str | None:
+def reveal(secret: SecretStr | SecretRef | None, environ: Mapping[str, str] = os.environ) -> str | None:
     """The text of a secret, read now; None stays None."""
     if secret is None:
         return None

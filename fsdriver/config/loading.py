@@ -165,7 +165,7 @@ def _override(data: dict[str, Any], environ: Mapping[str, str], sources: list[So
     for variable, value in sorted(changes.items()):
         steps = [step.lower() for step in variable.removeprefix(OVERRIDE).split("__")]
         data = _set(data, steps, value, variable)
-        sources.append(Source(f"environment variable {variable}", _toml_shape(steps)))
+        sources.append(Source(f"environment variable {variable}", _toml_shape(steps), numbered=False))
     return data
 
 

@@ -1,0 +1,3 @@
+"""Plugins of the whole test suite."""
+
+from __future__ import annotations
