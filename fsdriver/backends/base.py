@@ -1,112 +1,34 @@
 """The one interface every storage service is reached through.
 
 A backend speaks *keys* of one container (a bucket, or the file system for ``file://``): it knows nothing of routes, names,
-tiers or caches. Public methods carry the deadline, the retries and the translation of errors; an implementation supplies
-the underscored ones and `is_temporary`.
+tiers or caches. Public methods carry the deadline, the retries and the checks after ambiguous failures; an implementation
+supplies the underscored ones, whose errors are already those of `fsdriver.errors`, and says with `BackendError.temporary`
+(or by overriding `is_temporary`) what is worth another try.
 """
 
 from __future__ import annotations
 
+import asyncio
+import builtins
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Final, TypeAlias, TypeVar
+from functools import partial
+from typing import Any, Final
 
-from fsdriver.backends.retry import RetryPolicy
+from fsdriver.backends import multipart
+from fsdriver.backends.calls import Calls
+from fsdriver.backends.model import ABSENT, Capabilities, Counters, ObjectInfo, Page, check_metadata
+from fsdriver.backends.multipart import Part
+from fsdriver.backends.source import Source, md5_of, size_of
+from fsdriver.errors import FsdriverError, NotFound, Stale, Unsupported
 
-T = TypeVar("T")
-Source: TypeAlias = bytes | memoryview | Path
-"""What `Backend.put` sends: bytes in memory, or a local file that does not change while it is read."""
+__all__ = ["ABSENT", "Backend", "Capabilities", "Counters", "ObjectInfo", "Page", "Part", "Source"]
 
-ABSENT: Final = ""
-"""As ``if_version``: the key must not exist (If-None-Match: *)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectInfo:
-    """What a store tells about one object.
-
-    Attributes
-    ----------
-    key : str
-        Full key in the container.
-    size : int
-        Bytes.
-    mtime_ns : int
-        Last modification, nanoseconds since the epoch; the store's own resolution.
-    version : str
-        ETag or generation, without quotes. Backends without one build it from size, mtime and inode
-        (see `Capabilities.strong_versions`).
-    metadata : mapping of str to str, or None
-        User metadata, keys in lower case without the store's prefix; None where the request did not return it.
-    """
-
-    key: str
-    size: int
-    mtime_ns: int
-    version: str
-    metadata: Mapping[str, str] | None = None
+DELETES_IN_FLIGHT: Final = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a listing: objects, and common prefixes (each ending in ``/``) when a delimiter was asked for."""
-
-    objects: Sequence[ObjectInfo]
-    prefixes: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Capabilities:
-    """What a service can do, asked before an operation is planned rather than found out by its failure."""
-
-    conditional_put: bool = False
-    conditional_delete: bool = False
-    multipart: bool = False
-    server_copy: bool = False
-    metadata: bool = False
-    list_metadata: bool = False
-    """`list` already returns `ObjectInfo.metadata` (``file://``: one lstat gives all)."""
-    markers: bool = True
-    """``dir/`` keys can be stored; else directories are real (``file://``) or only implied."""
-    strong_versions: bool = True
-    """The version identifies the bytes; else it is size + mtime and is never trusted past its time to live."""
-    read_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One uploaded part of a multipart upload: its number (from 1) and the tag the store gave it."""
-
-    number: int
-    tag: str
-
-
-@dataclass(slots=True)
-class Counters:
-    """Requests and bytes of one backend, for ``status`` and for tests that count."""
-
-    requests: dict[str, int] = field(default_factory=dict)
-    retries: int = 0
-    errors: int = 0
-    bytes_read: int = 0
-    bytes_written: int = 0
-
-
-class Backend(ABC):
-    """One container of one storage service.
-
-    Parameters
-    ----------
-    scheme : str
-        URL scheme, e.g. ``"s3"``.
-    location : str
-        Endpoint or account: with scheme and container the identity of the store (cache key, journal).
-    container : str
-        Bucket; empty where there is none.
-    retry : RetryPolicy
-        Attempts, back-off and deadline of one operation.
+class Backend(Calls, ABC):
+    """One container of one storage service; constructed as `Calls` says.
 
     Notes
     -----
@@ -120,24 +42,16 @@ class Backend(ABC):
     """Largest object, in bytes, sent as one PUT; larger ones go as multipart where the backend can."""
     part_size: int = 16 << 20
     parts_in_flight: int = 4
-
-    def __init__(self, scheme: str, location: str, container: str, retry: RetryPolicy) -> None:
-        self.scheme = scheme
-        self.location = location
-        self.container = container
-        self.retry = retry
-        self.counters = Counters()
-
-    @property
-    def identity(self) -> str:
-        """``scheme|location|container``: equal for two handles on one store, whatever their credentials."""
-        return f"{self.scheme}|{self.location}|{self.container}"
+    delete_batch: int = 1
+    """Keys one request of `delete_many` takes."""
+    fork_safe: bool = True
+    """A forked child may go on using what the parent opened, or at least open anew."""
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def check(self) -> None:
-        """Prove that the container exists and answers; raises the error that explains what is wrong."""
-        await self._call("check", "", self._check)
+    async def check(self, prefix: str = "") -> None:
+        """Prove that the container exists and answers for keys under ``prefix``; raises the error that explains what is wrong."""
+        await self._call("check", prefix, lambda: self._check(prefix))
 
     async def head(self, key: str) -> ObjectInfo:
         """Attributes of one object, with its user metadata.
@@ -150,23 +64,32 @@ class Backend(ABC):
         return await self._call("head", key, lambda: self._head(key))
 
     async def get(self, key: str, start: int = 0, end: int | None = None, version: str | None = None) -> memoryview:
-        """Bytes ``start`` to ``end`` (exclusive; None: to the end) of one object.
+        """Bytes ``start`` to ``end`` (exclusive; None: to the end) of one object, in one request.
 
         ``version`` demands that very version: `Stale` if the object has changed. A short answer raises `Corrupt`; a
         range past the end is cut at the end.
         """
-        data = await self._call("get", key, lambda: self._get(key, start, end, version))
+        expected = 0 if end is None else end - start
+        data = await self._call("get", key, lambda: self._get(key, start, end, version), size=expected)
         self.counters.bytes_read += len(data)
         return data
 
-    def list(self, prefix: str, *, delimiter: bool = True, start_after: str = "") -> AsyncIterator[Page]:
+    async def list(self, prefix: str, *, delimiter: bool = True, start_after: str = "") -> AsyncIterator[Page]:
         """Objects under ``prefix`` (a plain string prefix), in pages, in key order.
 
         With ``delimiter`` only one level: deeper keys fold into `Page.prefixes`. The key equal to ``prefix`` itself (a
         ``dir/`` marker) is included. One odd foreign key never breaks a listing. An empty result is an empty listing,
-        never `NotFound`; a missing container raises `ContainerMissing`.
+        never `NotFound`; a missing container raises `ContainerMissing`. Each page is tried again on its own.
         """
-        raise NotImplementedError
+        token: Any = None
+        while True:
+            page, token = await self._call(
+                "list", prefix, partial(self._list_page, prefix, delimiter, start_after, token)
+            )
+            if page.objects or page.prefixes:
+                yield page
+            if token is None:
+                return
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -179,16 +102,105 @@ class Backend(ABC):
         if_version: str | None = None,
         content_type: str | None = None,
     ) -> ObjectInfo:
-        """Create or replace one object, all or nothing; sources over `put_limit` go as multipart uploads."""
-        raise NotImplementedError
+        """Create or replace one object, all or nothing; sources over `put_limit` go as multipart uploads.
+
+        Raises
+        ------
+        Stale
+            ``if_version`` lost. If an attempt before had failed without an answer, the object there was compared with
+            ``source`` first: finding our own bytes is success.
+        """
+        self._check_metadata(key, metadata)
+        size = size_of(source)
+        if size > self.put_limit and self.capabilities.multipart:
+            info = await multipart.upload(
+                self, key, source, size, metadata=metadata, if_version=if_version, content_type=content_type
+            )
+        else:
+            info = await self._call_write(
+                "put",
+                key,
+                lambda: self._put(key, source, metadata, if_version, content_type),
+                lambda: self._find_own(key, size, lambda: asyncio.to_thread(md5_of, source), metadata),
+                size=size,
+            )
+        self.counters.bytes_written += size
+        return info
+
+    async def begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
+        """Open a multipart upload and return its handle."""
+        return await self._call("begin_multipart", key, lambda: self._begin_multipart(key, metadata, content_type))
+
+    async def upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
+        """Send one part; sending a number again replaces it."""
+        return await self._call(
+            "upload_part", key, lambda: self._upload_part(key, handle, number, data), size=len(data)
+        )
+
+    async def complete_multipart(
+        self,
+        key: str,
+        handle: str,
+        parts: Sequence[Part],
+        size: int,
+        if_version: str | None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> ObjectInfo:
+        """Make the parts the object, if ``if_version`` holds; `Stale` otherwise."""
+
+        async def tag() -> str | None:
+            return multipart.tag_of_parts(parts)
+
+        return await self._call_write(
+            "complete_multipart",
+            key,
+            lambda: self._complete_multipart(key, handle, parts, size, if_version),
+            lambda: self._find_own(key, size, tag, metadata),
+        )
+
+    async def abort_multipart(self, key: str, handle: str) -> None:
+        """Remove the parts of an upload."""
+        await self._call("abort_multipart", key, lambda: self._abort_multipart(key, handle))
 
     async def delete(self, key: str, *, if_version: str | None = None) -> None:
         """Remove one object; removing what is not there is no error."""
-        await self._call("delete", key, lambda: self._delete(key, if_version))
+
+        async def gone() -> bool | None:
+            try:
+                await self._head(key)
+            except NotFound:
+                return True
+            return None
+
+        async def attempt() -> bool:
+            try:
+                await self._delete(key, if_version)
+            except Stale:
+                # Services differ in whether a missing key loses the condition.
+                if await gone() is None:
+                    raise
+            return True
+
+        await self._call_write("delete", key, attempt, gone)
 
     async def delete_many(self, keys: Sequence[str]) -> None:
         """Remove objects, as few requests as the service allows; raises the first failure after trying all."""
-        raise NotImplementedError
+        failures: builtins.list[FsdriverError] = []
+        chunks = iter([keys[at : at + self.delete_batch] for at in range(0, len(keys), self.delete_batch)])
+
+        async def worker() -> None:
+            for chunk in chunks:
+                try:
+                    if self.delete_batch == 1:
+                        await self.delete(chunk[0])
+                    else:
+                        await self._call("delete_many", chunk[0], partial(self._delete_batch, chunk))
+                except FsdriverError as error:
+                    failures.append(error)
+
+        await asyncio.gather(*(worker() for _ in range(DELETES_IN_FLIGHT)))
+        if failures:
+            raise failures[0]
 
     async def copy(
         self,
@@ -199,24 +211,42 @@ class Backend(ABC):
         if_version: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> ObjectInfo:
-        """Copy inside the container, on the server where it can; ``metadata`` None keeps the source's."""
-        raise NotImplementedError
+        """Copy inside the container, on the server where it can; ``metadata`` None keeps the source's.
+
+        Raises
+        ------
+        NotFound
+            No such source.
+        Stale
+            The source is not ``source_version``, or the target not ``if_version``.
+        """
+        self._check_metadata(target, metadata)
+
+        async def own() -> ObjectInfo | None:
+            original = await self._head(source)
+            if source_version is not None and original.version != source_version:
+                return None
+
+            async def tag() -> str:
+                return original.version
+
+            return await self._find_own(target, original.size, tag, metadata or original.metadata)
+
+        return await self._call_write(
+            "copy", target, lambda: self._copy(source, target, source_version, if_version, metadata), own
+        )
 
     async def sign(self, key: str, expires: int) -> str:
-        """A URL that reads ``key`` without credentials for ``expires`` seconds; `Unsupported` by default."""
-        raise NotImplementedError
+        """A URL that reads ``key`` without credentials for ``expires`` seconds; `Unsupported` where there is none."""
+        raise Unsupported(f"{self.scheme}:// has no signed URLs", key)
 
     async def close(self) -> None:
         """Release connections and threads."""
 
-    @abstractmethod
-    def is_temporary(self, error: BaseException) -> bool:
-        """Whether the same request may succeed if simply tried again."""
-
     # -- to be supplied ----------------------------------------------------------------------------------------------
 
     @abstractmethod
-    async def _check(self) -> None: ...
+    async def _check(self, prefix: str) -> None: ...
 
     @abstractmethod
     async def _head(self, key: str) -> ObjectInfo: ...
@@ -224,8 +254,67 @@ class Backend(ABC):
     @abstractmethod
     async def _get(self, key: str, start: int, end: int | None, version: str | None) -> memoryview: ...
 
-    async def _delete(self, key: str, if_version: str | None) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _list_page(self, prefix: str, delimiter: bool, start_after: str, token: Any) -> tuple[Page, Any]:
+        """One page of at most 1,000 entries, and what `_list_page` needs for the next one (None: it was the last)."""
 
-    async def _call(self, operation: str, key: str, attempt: Callable[[], Awaitable[T]]) -> T:
-        raise NotImplementedError
+    @abstractmethod
+    async def _put(
+        self,
+        key: str,
+        source: Source,
+        metadata: Mapping[str, str] | None,
+        if_version: str | None,
+        content_type: str | None,
+    ) -> ObjectInfo: ...
+
+    @abstractmethod
+    async def _delete(self, key: str, if_version: str | None) -> None: ...
+
+    @abstractmethod
+    async def _copy(
+        self,
+        source: str,
+        target: str,
+        source_version: str | None,
+        if_version: str | None,
+        metadata: Mapping[str, str] | None,
+    ) -> ObjectInfo: ...
+
+    async def _delete_batch(self, keys: Sequence[str]) -> None:
+        raise Unsupported(f"{self.scheme}:// deletes keys one by one", keys[0])
+
+    async def _begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
+        raise Unsupported(f"{self.scheme}:// has no multipart uploads", key)
+
+    async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
+        raise Unsupported(f"{self.scheme}:// has no multipart uploads", key)
+
+    async def _complete_multipart(
+        self, key: str, handle: str, parts: Sequence[Part], size: int, if_version: str | None
+    ) -> ObjectInfo:
+        raise Unsupported(f"{self.scheme}:// has no multipart uploads", key)
+
+    async def _abort_multipart(self, key: str, handle: str) -> None:
+        raise Unsupported(f"{self.scheme}:// has no multipart uploads", key)
+
+    def _check_metadata(self, key: str, metadata: Mapping[str, str] | None) -> None:
+        """Refuse metadata the service would mangle."""
+        check_metadata(key, metadata)
+
+    async def _find_own(
+        self,
+        key: str,
+        size: int,
+        tag: Callable[[], Awaitable[str | None]],
+        metadata: Mapping[str, str] | None,
+    ) -> ObjectInfo | None:
+        """The object at ``key`` if size, ETag and metadata are those of the write in doubt."""
+        try:
+            info = await self._head(key)
+        except NotFound:
+            return None
+        wanted = {name.lower(): value for name, value in (metadata or {}).items()}
+        if info.size != size or (info.metadata is not None and dict(info.metadata) != wanted):
+            return None
+        return info if info.version == await tag() else None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fsdriver.backends.source import Source, load
@@ -57,10 +58,18 @@ async def upload(
 ) -> ObjectInfo:
     """Send ``source`` in parts, `Backend.parts_in_flight` at a time; no part stays in the store if it fails or is cancelled."""
     step = part_size_for(size, backend.part_size)
-    handle = await backend.begin_multipart(key, metadata, content_type)
+    beginning = asyncio.create_task(backend.begin_multipart(key, metadata, content_type))
+    try:
+        handle = await asyncio.shield(beginning)
+    except asyncio.CancelledError:
+        # The store may have opened the upload already: learn its handle, so that it can be removed.
+        with contextlib.suppress(FsdriverError):
+            await _abort(backend, key, await beginning)
+        raise
     try:
         parts = await _send_parts(backend, key, handle, source, size, step)
-        return await backend.complete_multipart(key, handle, parts, size, if_version, metadata)
+        info = await backend.complete_multipart(key, handle, parts, size, if_version, metadata)
+        return replace(info, metadata=dict(metadata or {}))
     except BaseException:
         await asyncio.shield(_abort(backend, key, handle))
         raise

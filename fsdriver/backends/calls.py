@@ -1,0 +1,119 @@
+"""How every request of a backend is made: under a deadline, tried again while that can help, and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from fsdriver.backends.model import Counters
+from fsdriver.backends.retry import RetryPolicy
+from fsdriver.errors import BackendError, FsdriverError, TimedOut
+
+T = TypeVar("T")
+
+
+class Calls:
+    """Identity of a store, its retry policy and its counters.
+
+    Parameters
+    ----------
+    scheme : str
+        URL scheme, e.g. ``"s3"``.
+    location : str
+        Endpoint or account: with scheme and container the identity of the store (cache key, journal).
+    container : str
+        Bucket; empty where there is none.
+    retry : RetryPolicy
+        Attempts, back-off and deadline of one operation.
+    slots : int, optional
+        Most operations at a time; the others wait, and their deadline begins after that.
+    """
+
+    def __init__(
+        self, scheme: str, location: str, container: str, retry: RetryPolicy, *, slots: int | None = None
+    ) -> None:
+        self.scheme = scheme
+        self.location = location
+        self.container = container
+        self.retry = retry
+        self.counters = Counters()
+        self._slots = contextlib.nullcontext() if slots is None else asyncio.Semaphore(slots)
+
+    @property
+    def identity(self) -> str:
+        """``scheme|location|container``: equal for two handles on one store, whatever their credentials."""
+        return f"{self.scheme}|{self.location}|{self.container}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.identity}>"
+
+    def is_temporary(self, error: BaseException) -> bool:
+        """Whether the same request may succeed if simply tried again."""
+        return isinstance(error, BackendError) and error.temporary
+
+    async def _call(self, operation: str, key: str, attempt: Callable[[], Awaitable[T]], *, size: int = 0) -> T:
+        """Run ``attempt`` under the retry policy; ``size`` bytes travel with it and extend the deadline."""
+        policy, limit = self.retry, self.retry.limit(size)
+        try:
+            async with self._slots, asyncio.timeout(limit):
+                return await self._attempts(operation, attempt)
+        except BackendError:
+            self.counters.errors += 1
+            raise
+        except TimeoutError as error:
+            self.counters.errors += 1
+            where = self.location or self.scheme
+            raise TimedOut(
+                f"{operation} at {where} was not done after {limit:.3g} s; raise 'timeout' (now {policy.deadline:g} s) of "
+                "this backend if the service is that slow",
+                key or self.container,
+            ) from error
+
+    async def _attempts(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+        policy = self.retry
+        began, failures = policy.clock(), 0
+        while True:
+            self.counters.requests[operation] = self.counters.requests.get(operation, 0) + 1
+            try:
+                return await attempt()
+            except BackendError as error:
+                failures += 1
+                wait = policy.delay(failures, error.retry_after)
+                out_of_time = policy.clock() - began + wait >= policy.deadline
+                if not self.is_temporary(error) or failures >= policy.attempts or out_of_time:
+                    raise
+            self.counters.retries += 1
+            await policy.sleep(wait)
+
+    async def _call_write(
+        self,
+        operation: str,
+        key: str,
+        attempt: Callable[[], Awaitable[T]],
+        own: Callable[[], Awaitable[T | None]],
+        *,
+        size: int = 0,
+    ) -> T:
+        """`_call` for a conditional write: an attempt that failed without an answer may have been carried out.
+
+        If a later attempt then fails for good (its condition is lost, its upload gone), ``own`` tells whether what is there
+        is what we wrote. It runs inside this operation's deadline and slot.
+        """
+        unanswered = False
+
+        async def careful() -> T:
+            nonlocal unanswered
+            try:
+                return await attempt()
+            except FsdriverError as error:
+                if self.is_temporary(error):
+                    unanswered = True
+                    raise
+                result = await own() if unanswered else None
+                if result is None:
+                    raise
+                return result
+
+        return await self._call(operation, key, careful, size=size)

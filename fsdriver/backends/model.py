@@ -1,0 +1,98 @@
+"""What backends answer: objects, pages, capabilities, counters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from fsdriver.errors import Unsupported
+
+ABSENT: Final = ""
+"""As ``if_version``: the key must not exist (If-None-Match: *)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """What a store tells about one object.
+
+    Attributes
+    ----------
+    key : str
+        Full key in the container.
+    size : int
+        Bytes.
+    mtime_ns : int
+        Last modification, nanoseconds since the epoch; the store's own resolution.
+    version : str
+        ETag or generation, without quotes. Backends without one build it from size, mtime and inode
+        (see `Capabilities.strong_versions`).
+    metadata : mapping of str to str, or None
+        User metadata, keys in lower case without the store's prefix; None where the request did not return it.
+    """
+
+    key: str
+    size: int
+    mtime_ns: int
+    version: str
+    metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing: objects, and common prefixes (each ending in ``/``) when a delimiter was asked for."""
+
+    objects: Sequence[ObjectInfo]
+    prefixes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a service can do, asked before an operation is planned rather than found out by its failure."""
+
+    conditional_put: bool = False
+    """``if_version`` of `put` is checked and carried out by the service in one step."""
+    conditional_delete: bool = False
+    multipart: bool = False
+    server_copy: bool = False
+    metadata: bool = False
+    list_metadata: bool = False
+    """`list` already returns `ObjectInfo.metadata` (``file://``: one lstat gives all)."""
+    markers: bool = True
+    """``dir/`` keys can be stored; else directories are real (``file://``) or only implied."""
+    strong_versions: bool = True
+    """The version identifies the bytes; else it is size + mtime and is never trusted past its time to live."""
+    read_only: bool = False
+
+
+@dataclass(slots=True)
+class Counters:
+    """Requests and bytes of one backend, for ``status`` and for tests that count.
+
+    Attributes
+    ----------
+    requests : dict of str to int
+        Attempts sent, by operation.
+    retries, errors : int
+        Attempts beyond the first, and operations that failed in the end.
+    bytes_read, bytes_written : int
+    hidden : int
+        Entries a listing left out because they lead outside the store (``file://``).
+    """
+
+    requests: dict[str, int] = field(default_factory=dict)
+    retries: int = 0
+    errors: int = 0
+    bytes_read: int = 0
+    bytes_written: int = 0
+    hidden: int = 0
+
+
+def check_metadata(key: str, metadata: Mapping[str, str] | None) -> None:
+    """Refuse what does not survive an HTTP header: values are printable ASCII, names lower-case tokens."""
+    for name, value in (metadata or {}).items():
+        token = name.replace("-", "").replace("_", "").replace(".", "")
+        if not (name.isascii() and token.isalnum() and name == name.lower()):
+            raise Unsupported(f"metadata name {name!r} is no lower-case ASCII token", key)
+        if not (value.isascii() and value.isprintable()):
+            raise Unsupported(f"metadata value of {name!r} is not printable ASCII: percent-encode it", key)

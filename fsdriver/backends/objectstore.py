@@ -1,0 +1,296 @@
+"""S3 and what speaks its protocol: obstore for bytes, the SDK for what obstore cannot, one source of credentials.
+
+obstore (a Rust client) sends GET, HEAD, PUT and bulk deletes of plain keys; `Sdk` does the rest. obstore's threads do not
+survive a fork: `runtime_lost` tells, and `fsdriver.backends.open_backend` then takes the fsspec engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Final, TypeVar
+
+import obstore
+from obstore.store import S3Store
+
+from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
+from fsdriver.backends.retry import RetryPolicy
+from fsdriver.backends.s3_errors import failure_of, to_error
+from fsdriver.backends.s3_list import nanoseconds
+from fsdriver.backends.s3_sdk import Sdk, is_plain
+from fsdriver.backends.s3_settings import S3Settings
+from fsdriver.backends.source import load, size_of
+from fsdriver.errors import BackendError, ContainerMissing, Corrupt, NotFound, Stale
+
+T = TypeVar("T")
+
+BUCKET_TRUST: Final = 10.0
+"""Seconds for which an answer proves that the bucket exists. A HEAD's 404 has no body to tell a missing bucket by."""
+STANDARD_HEADERS: Final = frozenset(
+    {"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class"}
+)
+
+_runtime_process: list[int] = []
+"""The process in which obstore's threads were started, once they were."""
+
+
+def runtime_lost() -> bool:
+    """Whether obstore was used before this process was forked: it can never work here."""
+    return bool(_runtime_process) and _runtime_process[0] != os.getpid()
+
+
+class ObjectStoreBackend(Backend):
+    """One S3 bucket; nothing is sent before the first operation.
+
+    Parameters
+    ----------
+    settings : S3Settings
+    retry : RetryPolicy
+    """
+
+    capabilities = Capabilities(
+        conditional_put=True, conditional_delete=True, multipart=True, server_copy=True, metadata=True
+    )
+    delete_batch = 1000
+    fork_safe = False
+
+    def __init__(self, settings: S3Settings, retry: RetryPolicy) -> None:
+        super().__init__("s3", settings.location, settings.bucket, retry, slots=settings.pool_size)
+        self.settings = settings
+        self.sdk = Sdk(settings)
+        self._store = _make_store(settings)
+        self._bucket_seen = -BUCKET_TRUST
+
+    async def close(self) -> None:
+        self.sdk.close()
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def _check(self, prefix: str) -> None:
+        await self.sdk.call("", self.sdk.lister.page, prefix, True, "", None, 1)
+
+    async def _head(self, key: str) -> ObjectInfo:
+        try:
+            if not is_plain(key):
+                return await self.sdk.call(key, self.sdk.head, key)
+            result = await self._send(key, obstore.get_async, self._store, key, options={"head": True})
+        except NotFound:
+            await self._prove_bucket(key)
+            raise
+        attributes = {name.lower(): value for name, value in result.attributes.items() if name not in STANDARD_HEADERS}
+        meta = result.meta
+        return ObjectInfo(key, meta["size"], nanoseconds(meta["last_modified"]), _tag(meta["e_tag"]), attributes)
+
+    async def _get(self, key: str, start: int, end: int | None, version: str | None) -> memoryview:
+        if end is not None and end <= start:
+            return memoryview(b"")
+        try:
+            data, size = await self._fetch(key, start, end, version)
+        except BackendError as error:
+            if failure_of(error.__cause__ or error).status == 416:
+                return memoryview(b"")
+            raise
+        expected = (size if end is None else min(end, size)) - start
+        if len(data) != expected:
+            short = Corrupt(f"{self.location} sent {len(data)} of {expected} bytes", key)
+            short.temporary = True
+            raise short
+        return data
+
+    async def _fetch(self, key: str, start: int, end: int | None, version: str | None) -> tuple[memoryview, int]:
+        if not is_plain(key):
+            return await self.sdk.call(key, self.sdk.get, key, start, end, version)
+        options: dict[str, Any] = {} if version is None else {"if_match": f'"{version}"'}
+        if end is not None:
+            options["range"] = (start, end)
+        elif start:
+            options["range"] = {"offset": start}
+        result = await self._send(key, obstore.get_async, self._store, key, options=options)
+        return memoryview(await self._send(key, result.bytes_async)), result.meta["size"]
+
+    async def _list_page(self, prefix: str, delimiter: bool, start_after: str, token: Any) -> tuple[Page, Any]:
+        return await self.sdk.call("", self.sdk.lister.page, prefix, delimiter, start_after, token)
+
+    async def sign(self, key: str, expires: int) -> str:
+        return await self.sdk.call(key, self.sdk.sign, key, expires)
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    async def _put(
+        self,
+        key: str,
+        source: Source,
+        metadata: Mapping[str, str] | None,
+        if_version: str | None,
+        content_type: str | None,
+    ) -> ObjectInfo:
+        with _lost_condition(if_version):
+            if is_plain(key):
+                return await self._put_plain(key, source, metadata, if_version, content_type)
+            return await self.sdk.call(
+                key, self.sdk.put, key, source, metadata or {}, if_version, _headers(content_type)
+            )
+
+    async def _put_plain(
+        self,
+        key: str,
+        source: Source,
+        metadata: Mapping[str, str] | None,
+        if_version: str | None,
+        content_type: str | None,
+    ) -> ObjectInfo:
+        size = size_of(source)
+        data = await load(source, 0, size)
+        attributes = dict(metadata or {})
+        if content_type is not None:
+            attributes["Content-Type"] = content_type
+        mode: Any = "overwrite"
+        if if_version is not None:
+            mode = "create" if if_version == ABSENT else {"e_tag": f'"{if_version}"'}
+        result = await self._send(
+            key,
+            obstore.put_async,
+            self._store,
+            key,
+            data,
+            attributes=attributes,
+            mode=mode,
+            use_multipart=False,
+        )
+        # The answer has no Last-Modified; the store's own time comes with the next HEAD or listing.
+        return ObjectInfo(key, size, time.time_ns(), _tag(result["e_tag"]), dict(metadata or {}))
+
+    async def _delete(self, key: str, if_version: str | None) -> None:
+        if if_version is None and is_plain(key):
+            await self._send(key, obstore.delete_async, self._store, key)
+        else:
+            await self.sdk.call(key, self.sdk.delete, key, if_version)
+
+    async def _delete_batch(self, keys: Sequence[str]) -> None:
+        plain = [key for key in keys if is_plain(key)]
+        if plain:
+            await self._send(plain[0], obstore.delete_async, self._store, plain)
+        odd = [key for key in keys if not is_plain(key)]
+        if odd:
+            await self.sdk.call(odd[0], self.sdk.delete_batch, odd)
+
+    async def _copy(
+        self,
+        source: str,
+        target: str,
+        source_version: str | None,
+        if_version: str | None,
+        metadata: Mapping[str, str] | None,
+    ) -> ObjectInfo:
+        original = await self.sdk.call(source, self.sdk.describe, source)
+        with _lost_condition(if_version):
+            return await self.sdk.call(
+                target,
+                self.sdk.copy,
+                original,
+                source,
+                target,
+                source_version,
+                if_version,
+                metadata,
+                see_through=True,
+            )
+
+    async def _begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
+        return await self.sdk.call(key, self.sdk.begin, key, metadata or {}, _headers(content_type), see_through=True)
+
+    async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
+        return await self.sdk.call(key, self.sdk.upload_part, key, handle, number, data, see_through=True)
+
+    async def _complete_multipart(
+        self, key: str, handle: str, parts: Sequence[Part], size: int, if_version: str | None
+    ) -> ObjectInfo:
+        with _lost_condition(if_version):
+            version = await self.sdk.call(key, self.sdk.complete, key, handle, parts, if_version, see_through=True)
+        return ObjectInfo(key, size, time.time_ns(), version)
+
+    async def _abort_multipart(self, key: str, handle: str) -> None:
+        await self.sdk.call(key, self.sdk.abort, key, handle)
+
+    # -- obstore -------------------------------------------------------------------------------------------------------
+
+    async def _send(self, key: str, request: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
+        """Make a request through obstore and translate its failure."""
+        if runtime_lost():
+            raise BackendError("this store was used before the process forked; open it anew in the child", key)
+        if not _runtime_process:
+            _runtime_process.append(os.getpid())
+        try:
+            result = await request(*arguments, **options)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.code == "NoSuchKey":
+                self._bucket_seen = time.monotonic()
+            raise to_error(failure, key, self.container, self.location) from error
+        except BaseException as error:
+            # A panic of the Rust client is raised past Exception; a cancellation is not ours to translate.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise BackendError(f"the client failed on this request: {error}", key) from error
+        self._bucket_seen = time.monotonic()
+        return result
+
+    async def _prove_bucket(self, key: str) -> None:
+        """After a 404 without a body: raise `ContainerMissing` if it is the bucket that is missing."""
+        if time.monotonic() - self._bucket_seen < BUCKET_TRUST:
+            return
+        try:
+            await self.sdk.call(key, self.sdk.get, key, 0, 1, None)
+        except ContainerMissing:
+            raise
+        except BackendError:
+            return
+        except NotFound:
+            pass
+        self._bucket_seen = time.monotonic()
+
+
+@contextlib.contextmanager
+def _lost_condition(if_version: str | None) -> Iterator[None]:
+    """A missing key loses the condition on its version; some services answer 404 then, others 412."""
+    try:
+        yield
+    except NotFound as error:
+        if if_version is None:
+            raise
+        raise Stale("the object was removed by someone else meanwhile; read it again", error.filename) from error
+
+
+def _tag(etag: str | None) -> str:
+    return (etag or "").strip('"')
+
+
+def _headers(content_type: str | None) -> dict[str, str]:
+    return {} if content_type is None else {"ContentType": content_type}
+
+
+def _make_store(settings: S3Settings) -> S3Store:
+    config: dict[str, Any] = {
+        "region": settings.region,
+        "virtual_hosted_style_request": not settings.path_style,
+    }
+    if settings.address is not None:
+        config["endpoint"] = settings.address
+    if settings.credentials.anonymous:
+        config["skip_signature"] = True
+    return S3Store(
+        settings.bucket,
+        config=config,  # type: ignore[arg-type]
+        client_options={
+            "allow_http": settings.endpoint is not None and settings.endpoint.startswith("http://"),
+            "connect_timeout": timedelta(seconds=settings.connect_timeout),
+            "read_timeout": timedelta(seconds=settings.timeout),
+            # Large ranges may take longer: the whole request is bounded by the operation's deadline.
+            "timeout": timedelta(days=1),
+        },
+        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=settings.timeout)},
+        credential_provider=None if settings.credentials.anonymous else settings.credentials,  # type: ignore[arg-type]
+    )

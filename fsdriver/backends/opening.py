@@ -1,0 +1,96 @@
+"""From a configured URL to the backend that serves it."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+from fsspec.registry import known_implementations
+
+from fsdriver.backends.retry import RetryPolicy
+from fsdriver.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fsdriver.backends.base import Backend
+    from fsdriver.config.models import BackendConfig
+
+log = logging.getLogger(__name__)
+
+S3_SCHEMES: Final = {"s3", "s3a"}
+LOCAL_SCHEMES: Final = {"file", "local"}
+EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": "hf"}
+"""Schemes whose packages an extra of this distribution installs."""
+
+_warned: set[str] = set()
+
+
+def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
+    """Make the backend of a configured URL; nothing is sent yet.
+
+    Parameters
+    ----------
+    name : str
+        Of the backend in the configuration, for messages.
+    config : BackendConfig
+
+    Returns
+    -------
+    tuple of Backend and str
+        The backend, and the key prefix that the URL names, without ``/`` at its ends.
+
+    Raises
+    ------
+    ConfigError
+        Unknown scheme, missing package, no bucket.
+    """
+    retry = RetryPolicy(attempts=config.retries + 1, deadline=config.timeout)
+    parts = urlsplit(config.url)
+    scheme = parts.scheme.lower()
+    if scheme in LOCAL_SCHEMES and config.engine == "auto":
+        from fsdriver.backends.local import LocalBackend  # noqa: PLC0415 - each service's packages load when it is used
+
+        path = unquote(parts.path)
+        return LocalBackend(path, retry), path.strip("/")
+    if scheme in S3_SCHEMES and config.engine == "auto":
+        # The path of an s3 URL is the key itself: nothing in it is decoded, and "?" and "#" belong to it.
+        bucket, _, prefix = config.url.partition("://")[2].partition("/")
+        backend = _open_s3(name, bucket, config, retry)
+        if backend is not None:
+            return backend, prefix.strip("/")
+    return _open_fsspec(name, scheme, config, retry)
+
+
+def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) -> Backend | None:
+    """The S3 client of choice, or None where a fork has taken it away."""
+    try:
+        from fsdriver.backends.objectstore import ObjectStoreBackend, runtime_lost  # noqa: PLC0415
+        from fsdriver.backends.s3_settings import S3Settings  # noqa: PLC0415
+    except ImportError as error:
+        raise ConfigError(f"backend {name!r}: {error.name} is missing; pip install 'fsdriver[s3]'", config.url) from error
+    if not runtime_lost():
+        return ObjectStoreBackend(S3Settings.from_config(bucket, config), retry)
+    if name not in _warned:
+        _warned.add(name)
+        log.warning(
+            "backend %r: this process was forked from one that already used the fast S3 client, which does not survive a "
+            "fork; going on through s3fs (start workers with 'spawn' or 'forkserver' to keep the fast one)",
+            name,
+        )
+    return None
+
+
+def _open_fsspec(name: str, scheme: str, config: BackendConfig, retry: RetryPolicy) -> tuple[Backend, str]:
+    from fsdriver.backends.fsspec_backend import open_fsspec  # noqa: PLC0415
+
+    if scheme not in known_implementations:
+        near = difflib.get_close_matches(scheme, sorted({*known_implementations, *S3_SCHEMES}), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"backend {name!r}: unknown scheme {scheme!r}{hint}", config.url)
+    try:
+        return open_fsspec(scheme, config, retry)
+    except ImportError as error:
+        extra = EXTRAS.get(scheme)
+        how = f"pip install 'fsdriver[{extra}]'" if extra else str(known_implementations[scheme].get("err", error))
+        raise ConfigError(f"backend {name!r}: a package for {scheme!r} is missing; {how}", config.url) from error
