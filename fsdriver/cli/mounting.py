@@ -1,0 +1,83 @@
+"""``mount`` and ``umount``, and the form in which mount(8) calls the first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from fsdriver.cli.options import parse_options, prepare
+
+_OF_MOUNT8: Final = frozenset({"auto", "noauto", "defaults", "user", "users", "nouser", "owner", "group", "nofail"})
+"""Options of fstab that mount(8) itself acts on (mount(8), "FILESYSTEM-INDEPENDENT MOUNT OPTIONS")."""
+_OF_FSTAB: Final = ("x-", "X-", "comment=", "_netdev")
+
+
+@click.command()
+@click.argument("places", metavar="[URL] DIR", nargs=-1, required=True)
+@click.option(
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Mount the tree of this file; without it and without URL, the configuration found in the usual places.",
+)
+@click.option(
+    "-o",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE,…",
+    help="Keys of the route, backend or cache, and mount options.",
+)
+@click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
+def mount(places: tuple[str, ...], file: Path | None, options: tuple[str, ...], foreground: bool) -> int:
+    """Mount URL, or the configured tree, at DIR; returns when it is usable."""
+    if len(places) > 2:
+        raise click.UsageError("too many places: give [URL] DIR")
+    url = places[0] if len(places) == 2 else None
+    return _mount(url, file, Path(places[-1]), parse_options(options), foreground=foreground)
+
+
+@click.command()
+@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, help="Seconds to wait for uploads."
+)
+def umount(directory: Path, timeout: float) -> int:
+    """Upload what is pending and unmount DIR; a status other than 0 says that something is not in the tiers."""
+    from fsdriver.fuse_mount.control import unmount
+
+    return unmount(directory, timeout)
+
+
+@click.command(hidden=True, context_settings={"ignore_unknown_options": True})
+@click.argument("source")
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("-o", "options", multiple=True)
+@click.option("-t", "kind", expose_value=False)
+@click.option("-N", "namespace", expose_value=False)
+@click.option("-s", "sloppy", is_flag=True, expose_value=False)
+@click.option("-n", "no_mtab", is_flag=True, expose_value=False)
+@click.option("-v", "verbose", is_flag=True, expose_value=False)
+@click.option("-f", "fake", is_flag=True)
+def mount_helper(source: str, directory: Path, options: tuple[str, ...], fake: bool) -> int:
+    """Mount as ``/sbin/mount.fuse.fsdriver SOURCE DIR [-sfnv] [-N namespace] [-o options] [-t type]`` (mount(8)).
+
+    SOURCE is a URL, a configuration file, or ``none`` for the configuration found in the usual places.
+    """
+    given = parse_options(options)
+    kept = {name: value for name, value in given.items() if name not in _OF_MOUNT8 and not name.startswith(_OF_FSTAB)}
+    if fake:
+        return 0
+    if source == "none":
+        return _mount(None, None, directory, kept, foreground=False)
+    if source.endswith(".toml"):
+        return _mount(None, Path(source), directory, kept, foreground=False)
+    return _mount(source, None, directory, kept, foreground=False)
+
+
+def _mount(url: str | None, file: Path | None, directory: Path, options: dict[str, str], *, foreground: bool) -> int:
+    config, mount_options = prepare(url, file, options)
+    from fsdriver.fuse_mount.daemon import serve
+
+    return serve(config, directory, options=mount_options, foreground=foreground)

@@ -1,0 +1,138 @@
+"""Commands on a mounted tree or a URL: ``status``, ``refresh``, ``sync``, ``ls``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fsdriver.cli.mounts import Mounted, locate, mounted
+from fsdriver.errors import BackendError, FsdriverError
+
+if TYPE_CHECKING:
+    from fsdriver.entry import Entry
+
+
+@click.command()
+@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
+def status(directory: Path | None, as_json: bool) -> int:
+    """Show the mounts of this user, or the one at DIR."""
+    mounts = mounted()
+    if directory is not None:
+        point, _ = locate(directory)
+        mounts = [mount for mount in mounts if mount.point == point]
+    answers = [_ask(mount) for mount in mounts]
+    if as_json:
+        click.echo(json.dumps(answers, indent=2, default=str))
+    elif not answers:
+        click.echo("nothing is mounted")
+    else:
+        _show(answers)
+    return 1 if any("error" in answer for answer in answers) else 0
+
+
+@click.command()
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+def refresh(path: Path) -> None:
+    """Forget what is cached of names and attributes at and below PATH."""
+    from fsdriver.fuse_mount.control import request
+
+    point, inside = locate(path)
+    request(point, "refresh", path=inside)
+
+
+@click.command()
+@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+def sync(path: Path) -> None:
+    """Wait until everything written at and below PATH is in the tiers."""
+    from fsdriver.fuse_mount.control import request
+
+    point, inside = locate(path)
+    request(point, "sync", path=inside)
+
+
+@click.command()
+@click.argument("url", metavar="URL")
+@click.option("--raw", is_flag=True, help="Keys as the store has them, those without a name in the tree among them.")
+@click.option(
+    "-o", "options", multiple=True, metavar="NAME=VALUE,…", help="Keys of the backend, e.g. endpoint, region."
+)
+@click.option("-l", "long", is_flag=True, help="With mode, size and time.")
+def ls(url: str, raw: bool, options: tuple[str, ...], long: bool) -> None:
+    """List a URL, without mounting it."""
+    from fsdriver.cli.options import parse_options
+    from fsdriver.config import from_url, load
+
+    config = from_url(url, parse_options(options), load())
+    if raw:
+        _list_raw(config)
+        return
+    from fsdriver.engine import open_engine
+    from fsdriver.runtime import run
+
+    engine = open_engine(config)
+    try:
+        route, path = engine.route("/")
+        for name, entry in sorted(run(route.list(path)).items()):
+            click.echo(_line(name, entry) if long else name)
+    finally:
+        engine.close()
+
+
+def _list_raw(config: Any) -> None:
+    from fsdriver.backends import open_backend
+    from fsdriver.runtime import on_loop, run
+
+    async def show() -> None:
+        await on_loop()
+        backend, prefix = open_backend("default", config.backend["default"])
+        try:
+            async for page in backend.list(f"{prefix}/" if prefix else "", delimiter=False):
+                for item in page.objects:
+                    click.echo(f"{item.size:>14} {json.dumps(item.key, ensure_ascii=False)}")
+        finally:
+            await backend.close()
+
+    run(show())
+
+
+def _line(name: str, entry: Entry) -> str:
+    import stat
+    from datetime import UTC, datetime
+
+    time = datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC).astimezone().isoformat(" ", "seconds")
+    return (
+        f"{stat.filemode(entry.st_mode)} {entry.size:>14} {time} {name}{f' -> {entry.target}' if entry.target else ''}"
+    )
+
+
+def _ask(mount: Mounted) -> dict[str, Any]:
+    from fsdriver.fuse_mount.control import request
+
+    answer: dict[str, Any] = {"source": mount.source, "mountpoint": str(mount.point)}
+    try:
+        answer.update(request(mount.point, "status"))
+    except FsdriverError as error:
+        answer["error"] = str(error)
+    except OSError as error:
+        answer["error"] = str(BackendError(f"the daemon does not answer: {error}", str(mount.point)))
+    return answer
+
+
+def _show(answers: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("mount point", "source", "state", "pending", "passthrough")
+    for answer in answers:
+        table.add_row(
+            answer["mountpoint"],
+            answer["source"],
+            answer.get("error") or str(answer.get("state", "mounted")),
+            str(answer.get("pending", "")),
+            str(answer.get("passthrough", "")),
+        )
+    Console().print(table)
