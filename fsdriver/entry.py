@@ -66,6 +66,9 @@ class Entry:
         Full names (``user.…``).
     staging : str or None
         Local file with the bytes while the backend does not have them (pending write-back); readers open it.
+    key : str or None
+        Full key that holds the bytes where it is not the one the path maps to: a rename whose copy is pending, or an
+        object whose key is also a directory (``a%file``).
     """
 
     kind: Kind
@@ -81,8 +84,9 @@ class Entry:
     target: str = ""
     rdev: int = 0
     links: tuple[str, ...] = ()
-    xattrs: Mapping[str, bytes] = field(default=NO_XATTRS)
+    xattrs: Mapping[str, bytes] = field(default_factory=lambda: NO_XATTRS)
     staging: str | None = None
+    key: str | None = None
 
     @property
     def st_mode(self) -> int:

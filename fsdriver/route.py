@@ -1,110 +1,375 @@
 """One route: a path prefix of the tree, the store behind it, its policy, and the operations every face calls.
 
 Paths are relative to the route, without leading or trailing ``/``; ``""`` is the route's root. They are *names* (C3), never
-keys. Coroutines follow `fsdriver.runtime`: warm ones finish in the calling thread.
+keys. Coroutines follow `fsdriver.runtime`: warm ones finish in the calling thread. Every change is visible to all faces of
+the process when its coroutine returns; with ``write = "through"`` the tiers have it then, with ``"back"`` the journal.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
+from fsdriver.attributes import to_metadata
+from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.cache import ObjectKey, Reader
+from fsdriver.changes import NameChanges
+from fsdriver.directories import split
 from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.errors import AlreadyExists, IsDirectory, NotDirectory, NotFound, Stale, Unsupported
+from fsdriver.journal import Action, Pending
+from fsdriver.lookup import Defaults, Uncommitted
+from fsdriver.runtime import on_loop
+from fsdriver.services import Policy, Services
+from fsdriver.staging import StagedFile, StagedReader, signature
+
+AnyReader: TypeAlias = Reader | StagedReader
+UploadedListener: TypeAlias = Callable[[str, str], None]
+"""``listener(path, version)``: what this host wrote under ``path`` is now that version of the store."""
 
 
-class Route:
-    """See the module. Constructed by `fsdriver.engine.Engine`, shared by all faces of the process."""
+class Route(NameChanges):
+    """See the module.
 
-    path: str
-    """Where the route hangs in the tree, e.g. ``"/data"``; ``"/"`` for a URL mounted alone."""
+    Parameters
+    ----------
+    path : str
+        Where it hangs in the tree, ``"/"`` for a URL mounted alone.
+    backend, prefix
+        The store and the key prefix of the route's root.
+    """
 
-    # -- names -------------------------------------------------------------------------------------------------------
+    def __init__(
+        self, path: str, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services
+    ) -> None:
+        super().__init__(backend, prefix, policy, defaults, services)
+        self.path = path
+        self.listeners: list[UploadedListener] = []
 
-    def cached(self, path: str) -> Entry | None:
-        """The entry if memory holds it and it is younger than the route's ttl; never blocks, never asks the store."""
-        raise NotImplementedError
+    # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def stat(self, path: str, *, fresh: bool = False) -> Entry:
-        """Attributes of one path; ``fresh`` bypasses the time-to-live caches. Raises NotFound."""
-        raise NotImplementedError
+    def content_key(self, path: str, entry: Entry) -> ObjectKey:
+        """Where the cache keeps the bytes of an entry (C1)."""
+        if entry.version is None:
+            raise Stale("its bytes are not in the store yet", path)
+        return ObjectKey(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)
 
-    async def list(self, path: str, *, fresh: bool = False) -> Mapping[str, Entry]:
-        """Entries of a directory by name, not sorted; one LIST and one GET. Raises NotFound, NotDirectory."""
-        raise NotImplementedError
+    async def open(self, path: str, entry: Entry | None = None) -> AnyReader:
+        """A reader of one version of a file; close it.
 
-    def find(self, path: str) -> AsyncIterator[Mapping[str, Entry]]:
-        """All files below a directory, recursively, in batches keyed by route path: flat LISTs of 1,000 keys."""
-        raise NotImplementedError
-
-    # -- bytes -------------------------------------------------------------------------------------------------------
-
-    async def open(self, path: str, entry: Entry | None = None):  # -> fsdriver.cache Reader
-        """A reader of one version of a file: complete local file, or a partial one that fetches what is asked.
-
-        `Reader.fileno()` is a descriptor of a complete local file or None; `Reader.read(offset, size)` is a coroutine in
-        every case; `Reader.complete` tells. Close it. Raises NotFound, Stale.
+        Raises
+        ------
+        NotFound, IsDirectory
+        Unsupported
+            FIFOs, sockets and devices have no bytes here.
         """
-        raise NotImplementedError
+        for fresh in (False, True):
+            if entry is None:
+                entry = await self.stat(path, fresh=fresh)
+            if entry.kind is Kind.DIRECTORY:
+                raise IsDirectory("is a directory", path)
+            if entry.kind is not Kind.FILE:
+                raise Unsupported(f"is a {entry.kind}, which has no bytes in the store", path)
+            if entry.staging is None:
+                return self._reader(path, entry)
+            try:
+                return StagedReader(Path(entry.staging))
+            except FileNotFoundError:
+                # Uploaded and sealed away a moment ago: the store tells the version.
+                self.memory.forget_entry(path)
+                entry = None
+        raise NotFound("its staging file is gone; run `fsdriver fsck`", path)
+
+    def _reader(self, path: str, entry: Entry) -> Reader:
+        key = self.content_key(path, entry)
+
+        async def fetch(start: int, end: int) -> memoryview:
+            return await self.backend.get(key.key, start, end, key.version)
+
+        return self.services.cache.reader(key, fetch)
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> memoryview:
-        """Bytes of a file, from the cache if it has them."""
-        raise NotImplementedError
+        """Bytes ``start`` to ``end`` (exclusive) of a file, from the cache where it has them."""
+        with await self.open(path) as reader:
+            stop = reader.size if end is None else min(end, reader.size)
+            wanted = max(0, stop - start)
+            data = reader.read_now(start, wanted)
+            return memoryview(await reader.read(start, wanted) if data is None else data)
 
-    # -- changes -----------------------------------------------------------------------------------------------------
-    # Every change is visible to all faces when the coroutine returns. ``durable`` None follows the route's ``write``
-    # policy: "through" returns when the tiers have it, "back" when the journal has it.
+    # -- publishing ----------------------------------------------------------------------------------------------------
 
     async def publish(
         self, path: str, source: Path | bytes, *, base: str | None = None, entry: Entry | None = None
     ) -> Entry:
-        """Make ``source`` the content of ``path``, atomically. A Path (in staging) is consumed: it becomes the cache file.
+        """Make ``source`` the content of ``path``, atomically; a Path (in staging) is consumed.
 
-        ``base``: None replaces whatever is there; ABSENT ("") demands a new name (AlreadyExists); else the version
-        expected there (Stale). ``entry`` supplies mode, owner, times and xattrs; None keeps those of the existing file
-        or takes the route's defaults.
+        Parameters
+        ----------
+        base : str or None
+            None replaces whatever is there; ABSENT ("") demands a new name; else the version expected there.
+        entry : Entry, optional
+            Supplies mode, owner and xattrs; by default those of the existing file, or the route's.
+
+        Raises
+        ------
+        AlreadyExists
+            ``base`` is ABSENT and the name is taken.
+        Stale
+            Another version is there than ``base`` says.
         """
-        raise NotImplementedError
+        self.must_be_writable(path)
+        before = self.cached(path)
+        if before is not None and before.kind is Kind.DIRECTORY:
+            raise IsDirectory("is a directory", path)
+        self._ensure_parents(path)
+        if self.policy.write == "back" and base is None:
+            return await self._publish_back(path, source, entry or before)
+        await on_loop()
+        await self._settle_key(path)
+        parent, name = split(path)
+        record = (await self.attributes(parent)).entries.get(name)
+        made = entry or before or self._new_file(path)
+        made = replace(made, kind=Kind.FILE, staging=None, key=None, links=(), mtime_ns=time.time_ns())
+        carried = self.posix and (entry is not None or record is not None)
+        try:
+            info = await self.backend.put(
+                self.key(path), source, metadata=to_metadata(made) if carried else None, if_version=base
+            )
+        except Stale as error:
+            if base == ABSENT:
+                raise AlreadyExists("the name is taken", path) from error
+            raise
+        if isinstance(source, Path):
+            self.services.uploader.seal(info.key, info.version, source)
+            self.services.staging.remove(source)
+        made = replace(
+            made, size=info.size, version=info.version, mtime_ns=info.mtime_ns, atime_ns=info.mtime_ns, ctime_ns=info.mtime_ns
+        )  # fmt: skip
+        if carried:
+            self.owe_attributes({path: made})
+            await self.services.uploader.wait(
+                lambda: self.owes_attributes(parent), lambda _: False, self.policy.timeout
+            )
+        self.memory.change(path, made)
+        await self.announce([path])
+        return made
 
-    async def set_attributes(self, path: str, changes: Changes) -> Entry: ...
-    async def mkdir(self, path: str, changes: Changes = Changes()) -> Entry: ...
-    async def rmdir(self, path: str) -> None: ...
-    async def remove(self, path: str) -> None: ...
-    async def rename(self, source: str, target: str, *, replace: bool = True, exchange: bool = False) -> None: ...
-    async def copy(self, source: str, target: str) -> Entry: ...
-    async def make(self, path: str, kind: Kind, changes: Changes, *, target: str = "", rdev: int = 0) -> Entry: ...
-    async def link(self, source: str, target: str) -> Entry: ...
-    async def sync(self, path: str = "") -> None:
-        """Wait until everything pending at or below ``path`` is in the tiers; raises the first failure."""
-        raise NotImplementedError
+    async def _publish_back(self, path: str, source: Path | bytes, like: Entry | None) -> Entry:
+        staged = self.services.staging.new(None)
+        try:
+            if isinstance(source, Path):
+                self.services.staging.release(staged)
+                os.replace(source, staged.path)
+                staged = self.services.staging.adopt(staged.path, None, inherited=False)
+            else:
+                os.pwrite(staged.descriptor, source, 0)
+            made = replace(
+                like or self._new_file(path), kind=Kind.FILE, version=None, staging=str(staged.path), links=()
+            )
+            self.uncommitted[path] = Uncommitted(made, None)
+            made = await self.commit(path, staged)
+        finally:
+            await self.release(path if path in self.uncommitted else None, staged)
+        await self.announce([path])
+        return made
 
-    # -- files being written in place (the mount) ----------------------------------------------------------------------
+    def _new_file(self, path: str) -> Entry:
+        d, now = self.defaults, time.time_ns()
+        return Entry(
+            Kind.FILE, mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=now, mtime_ns=now, ctime_ns=now, ino=self.inode(self.key(path))
+        )  # fmt: skip
 
-    def new_file(self):  # -> fsdriver.staging.StagedFile
+    async def _settle_key(self, path: str) -> None:
+        """Wait until nothing older is pending for a key that is about to be written directly."""
+        key, identity = self.key(path), self.backend.identity
+        if self.journal.get(identity, key) is not None:
+            await self.services.uploader.wait(
+                lambda: self.journal.get(identity, key) is not None, lambda failed: failed == key, self.policy.timeout
+            )
+
+    # -- files written in place ------------------------------------------------------------------------------------------
+
+    def new_file(self) -> StagedFile:
         """An empty staging file for a name that `create` will give it."""
-        raise NotImplementedError
+        return self.services.staging.new(ABSENT)
 
-    async def stage(self, path: str, entry: Entry, reader):  # -> StagedFile
+    async def create(self, path: str, staged: StagedFile, changes: Changes, *, exclusive: bool = False) -> Entry:
+        """Show a new, empty, open file to this process; the first `commit` tells the others and the store.
+
+        Raises
+        ------
+        AlreadyExists
+            ``exclusive`` and the name is taken, or a directory has it.
+        """
+        self.must_be_writable(path)
+        parent = split(path)[0]
+        if parent and (above := self.cached(parent)) is not None and above.kind is not Kind.DIRECTORY:
+            raise NotDirectory("not a directory", parent)
+        existing = await self.find_entry(path)
+        if existing is not None and (exclusive or existing.kind is not Kind.FILE):
+            raise AlreadyExists("the name is taken", path)
+        now = time.time_ns()
+        if existing is None:
+            base: str | None = ABSENT
+            made = replace(self._new_file(path), ino=self.inode(f"{self.key(path)}|{now}"))
+        else:
+            base = existing.version or staged.base
+            made = replace(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
+        staged.base = base
+        made = self._with_changes(replace(made, size=0, staging=str(staged.path)), changes)
+        self.uncommitted[path] = Uncommitted(made, base)
+        self.memory.change(path, made)
+        self.touch_parent(path)
+        return made
+
+    async def stage(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
         """A staging file that begins with the present bytes of ``path``, to be written in place.
 
-        ``reader`` is the reader this process already has open on that version, or None. A sealed cache file is un-sealed
-        (renamed into staging, no copy): descriptors and kernel backing ids of ``reader`` then are of the same file
-        (``StagedFile.inherited``). Raises Stale when another process reads that cache file and ``reader`` is open: the
-        caller makes the kernel look the name up again.
+        ``reader`` is the reader this process already has open on that version, or None. A sealed cache file is un-sealed:
+        renamed into staging, without a copy; descriptors and kernel backing ids of ``reader`` then are of the same file
+        (`StagedFile.inherited`).
+
+        Raises
+        ------
+        Stale
+            Another process reads that cache file while ``reader`` is open: the kernel must look the name up again.
         """
-        raise NotImplementedError
+        self.must_be_writable(path)
+        if entry.staging is not None:
+            staged = self._stage_pending(path, entry, reader)
+        else:
+            staged = await self._stage_sealed(path, entry, reader)
+        staged.committed = signature(staged.descriptor)
+        return staged
 
-    async def create(self, path: str, staged, changes: Changes, *, exclusive: bool) -> Entry:
-        """Make a new, empty, open file visible under ``path`` to this process; the first `commit` tells the others."""
-        raise NotImplementedError
+    def _stage_pending(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
+        """Bytes that are owed to the store stay as they are acknowledged: the journal keeps a frozen copy."""
+        assert entry.staging is not None
+        staging, old = self.services.staging, Path(entry.staging)
+        if not old.exists():
+            self.memory.forget_entry(path)
+            raise Stale("it was uploaded a moment ago", path)
+        frozen = staging.snapshot(old)
+        self.journal.restage(str(old), str(frozen))
+        for name in entry.links or (path,):
+            known = self.cached(name)
+            if known is not None and name not in self.uncommitted:
+                self.memory.change(name, replace(known, staging=str(frozen)))
+        return staging.adopt(old, entry.version, inherited=reader is not None)
 
-    async def commit(self, path: str, staged) -> Entry:
-        """Close-to-open point (FLUSH): journal what changed since the last commit; in "through" mode wait for the tiers."""
-        raise NotImplementedError
+    async def _stage_sealed(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
+        staging, cache, key = self.services.staging, self.services.cache, self.content_key(path, entry)
+        if isinstance(reader, StagedReader):
+            raise Stale("it was uploaded a moment ago", path)
+        for _ in range(3):
+            if reader is not None and not reader.complete:
+                await on_loop()
+                await reader.wait_complete()
+            if not cache.contains(key):
+                await on_loop()
+                with self._reader(path, entry) as whole:
+                    await whole.wait_complete()
+            target = staging.name()
+            if cache.unseal(key, target, reader=reader):
+                return staging.adopt(target, entry.version, inherited=reader is not None)
+            if reader is not None:
+                raise Stale("another process reads its cached bytes", path)
+            if (sealed := cache.open(key)) is not None:
+                with sealed:
+                    return staging.adopt(staging.snapshot(sealed.path), entry.version, inherited=False)
+        raise Stale("its cached bytes were evicted again and again", path)
 
-    async def fsync(self, path: str, staged) -> None:
-        """Bytes and intent survive power loss (``fsync = "remote"``: are in the tiers)."""
-        raise NotImplementedError
+    async def commit(self, path: str, staged: StagedFile, *, hold: bool = False, durable: bool = False) -> Entry:
+        """Close-to-open point: journal what changed since the last commit; "through" waits for the tiers.
 
-    async def release(self, path: str | None, staged) -> None:
-        """Last close: commit late stores (mmap), close the descriptor, let the uploader seal. ``path`` None: unlinked, drop."""
-        raise NotImplementedError
+        ``hold`` keeps the row against a crash only: the file is still being written.
+        """
+        fresh = self.uncommitted.get(path)
+        if fresh is None and not staged.changed():
+            return self.cached(path) or await self.stat(path)
+        entry = fresh.entry if fresh is not None else self.cached(path) or await self._entry_of(path)
+        staged.committed = signature(staged.descriptor)
+        size, mtime_ns = staged.committed
+        entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
+        paths = entry.links or (path,)
+        with self.journal.transaction(durable=durable):
+            for name in paths:
+                base = self.uncommitted[name].base if name in self.uncommitted else staged.base
+                self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
+        for name in paths:
+            if hold:
+                self.uncommitted[name] = Uncommitted(entry, staged.base if fresh is None else fresh.base)
+            else:
+                self.uncommitted.pop(name, None)
+            self.memory.change(name, entry)
+        if not hold:
+            await self.settle(paths)
+        return entry
+
+    async def _entry_of(self, path: str) -> Entry:
+        """Attributes for bytes whose name a foreign writer may have removed meanwhile."""
+        try:
+            return await self.stat(path)
+        except NotFound:
+            return self._new_file(path)
+
+    async def fsync(self, path: str, staged: StagedFile) -> None:
+        """Bytes and intent survive power loss; ``fsync = "remote"``: they are in the tiers."""
+        await on_loop()
+        await asyncio.get_running_loop().run_in_executor(None, os.fsync, staged.descriptor)
+        remote = self.policy.fsync == "remote"
+        await self.commit(path, staged, hold=not remote, durable=True)
+        if remote:
+            await self.wait_for([path])
+
+    async def release(self, path: str | None, staged: StagedFile) -> None:
+        """Last close: commit late stores, close the descriptor, let the file be sealed. ``path`` None: unlinked, drop."""
+        staging, uploader = self.services.staging, self.services.uploader
+        try:
+            if path is not None and (path in self.uncommitted or staged.changed()):
+                await self.commit(path, staged)
+        finally:
+            last = signature(staged.descriptor)
+            staging.release(staged)
+        where = str(staged.path)
+        if self.journal.uses(where):
+            uploader.wake()
+        elif path is None:
+            staging.remove(where)
+        elif staged.uploaded is not None and staged.uploaded[0] == last:
+            uploader.seal(self.key(path), staged.uploaded[1], staged.path)
+        elif staged.base and staged.uploaded is None:
+            entry = self.cached(path)
+            uploader.seal((entry.key if entry else None) or self.key(path), staged.base, staged.path)
+        staging.remove(where) if not self.journal.uses(where) else None
+
+    # -- what the uploader reports -----------------------------------------------------------------------------------------
+
+    def carried_out(self, row: Pending, version: str, staging: str | None) -> None:
+        """A key of this route was carried out; ``staging`` None: more is owed for it already."""
+        path = row.path
+        if row.action in (Action.PUT, Action.COPY):
+            known = self.cached(path)
+            ours = known is not None and path not in self.uncommitted
+            if (
+                ours
+                and known is not None
+                and (known.staging == row.staging if row.staging else known.key == row.source)
+            ):
+                self.memory.change(path, replace(known, version=version, staging=None, key=None))
+            else:
+                self.memory.touch(split(path)[0])
+            for listener in self.listeners:
+                listener(path, version)
+        else:
+            self.memory.touch(split(path)[0])
+
+    def lost(self, row: Pending, kept: str) -> None:
+        """A foreign writer won the race for a key; our bytes are kept as ``kept``."""
+        self.memory.forget_entry(row.path)
+        self.memory.touch(split(row.path)[0])

@@ -83,7 +83,9 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         raise
 
 
-def start(coroutine: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None]) -> asyncio.Future[T] | None:
+def start(
+    coroutine: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None]
+) -> asyncio.Future[T] | None:
     """Drive a coroutine without waiting: ``done(result, error)`` is called in this thread if it needs no loop, else on it.
 
     Returns

@@ -1,0 +1,163 @@
+"""How POSIX attributes are written on the bucket (format version 1).
+
+Two places hold them. The *user metadata* of an object goes with our PUT and costs nothing to write. The *attribute object*
+of a directory, ``<route root>/.fsdriver/meta/<escaped directory>``, lists every entry that differs from what LIST and the
+route's defaults say, so that a listing needs one LIST and one GET. Its body is JSON::
+
+    {"format": "fsdriver-attributes", "version": 1,
+     "self": {<record>}, "entries": {"<name>": {<record>}, …}}
+
+A record has ``etag`` (the version it describes), ``kind`` (absent: file), ``mode``, ``uid``, ``gid``, ``atime``, ``mtime``,
+``ctime`` (nanoseconds), ``ino``, ``target``, ``rdev``, ``links`` (all route paths of a hard-linked file) and ``xattrs``
+(base64 values). Absent fields take the route's defaults.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
+from urllib.parse import quote, unquote
+
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import Corrupt
+
+FORMAT: Final = "fsdriver-attributes"
+FORMAT_VERSION: Final = 1
+META_PREFIX: Final = ".fsdriver/meta/"
+
+Record: TypeAlias = dict[str, Any]
+
+_KINDS: Final = frozenset(kind.value for kind in Kind)
+_NUMBERS: Final = {"mode": "mode", "uid": "uid", "gid": "gid", "ino": "ino", "rdev": "rdev"}
+_TIMES: Final = {"atime": "atime_ns", "mtime": "mtime_ns", "ctime": "ctime_ns"}
+
+
+@dataclass(slots=True)
+class AttributeObject:
+    """The parsed attribute object of one directory; ``version`` is its own etag, "" while it does not exist."""
+
+    own: Record = field(default_factory=dict)
+    entries: dict[str, Record] = field(default_factory=dict)
+    version: str = ""
+
+    @classmethod
+    def parse(cls, data: bytes, version: str, key: str) -> AttributeObject:
+        """Read the JSON body.
+
+        Raises
+        ------
+        Corrupt
+            Not an attribute object, or one of a newer format: it is left alone.
+        """
+        try:
+            document = json.loads(data)
+            if document["format"] != FORMAT:
+                raise ValueError(f"format is {document['format']!r}")
+            if document["version"] > FORMAT_VERSION:
+                raise ValueError(f"format version {document['version']} is newer than this program; upgrade fsdriver")
+            return cls(dict(document.get("self", {})), dict(document["entries"]), version)
+        except (ValueError, KeyError, TypeError) as error:
+            raise Corrupt(f"not a usable attribute object: {error}", key) from error
+
+    def dump(self) -> bytes:
+        """The JSON body; equal contents give equal bytes."""
+        document = {"format": FORMAT, "version": FORMAT_VERSION, "self": self.own, "entries": self.entries}
+        return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+
+    def merged(self, changes: Mapping[str, Record | None]) -> AttributeObject:
+        """A copy with records replaced (None: removed); the name "" is the directory itself."""
+        entries = dict(self.entries)
+        own = self.own
+        for name, record in changes.items():
+            if name == "":
+                own = record or {}
+            elif record is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = record
+        return AttributeObject(own, entries, self.version)
+
+    def is_empty(self) -> bool:
+        """Nothing to keep: the object need not exist."""
+        return not self.own and not self.entries
+
+
+def to_record(entry: Entry) -> Record:
+    """The record of an entry, complete: whoever reads it needs no defaults but the kind's."""
+    record: Record = {"mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "ino": entry.ino}
+    record |= {short: getattr(entry, name) for short, name in _TIMES.items()}
+    if entry.version:
+        record["etag"] = entry.version
+    if entry.kind is not Kind.FILE:
+        record["kind"] = entry.kind.value
+    if entry.kind is Kind.SYMLINK:
+        record["target"] = entry.target
+    if entry.rdev:
+        record["rdev"] = entry.rdev
+    if entry.links:
+        record["links"] = list(entry.links)
+    if entry.xattrs:
+        record["xattrs"] = {name: base64.b64encode(value).decode() for name, value in entry.xattrs.items()}
+    return record
+
+
+def apply_record(entry: Entry, record: Record) -> Entry:
+    """``entry`` with the record's fields; what the record lacks stays."""
+    fields: dict[str, Any] = {
+        name: int(record[short]) for short, name in (_NUMBERS | _TIMES).items() if short in record
+    }
+    if "kind" in record:
+        fields["kind"] = kind = Kind(record["kind"])
+        if kind is Kind.SYMLINK:
+            fields["target"] = target = str(record.get("target", ""))
+            fields["size"] = len(target.encode(errors="surrogateescape"))
+    if "links" in record:
+        fields["links"] = tuple(record["links"])
+    if "xattrs" in record:
+        fields["xattrs"] = {name: base64.b64decode(value) for name, value in record["xattrs"].items()}
+    return replace(entry, **fields)
+
+
+def to_metadata(entry: Entry) -> dict[str, str]:
+    """User metadata that goes with a PUT: printable ASCII, values percent-encoded, times in nanoseconds, mode octal."""
+    metadata = {
+        "fsdriver-mode": f"{entry.mode:04o}",
+        "fsdriver-uid": str(entry.uid),
+        "fsdriver-gid": str(entry.gid),
+        "fsdriver-mtime": str(entry.mtime_ns),
+        "fsdriver-ino": str(entry.ino),
+    }
+    if entry.kind is not Kind.FILE:
+        metadata["fsdriver-kind"] = entry.kind.value
+    if entry.kind is Kind.SYMLINK:
+        metadata["fsdriver-target"] = quote(entry.target, errors="surrogateescape")
+    if entry.rdev:
+        metadata["fsdriver-rdev"] = str(entry.rdev)
+    return metadata
+
+
+def apply_metadata(entry: Entry, metadata: Mapping[str, str]) -> Entry:
+    """``entry`` with what the user metadata of its object says; malformed foreign values are ignored field by field."""
+    fields: dict[str, Any] = {}
+    for name, base in (("mode", 8), ("uid", 10), ("gid", 10), ("ino", 10), ("rdev", 10)):
+        value = metadata.get(f"fsdriver-{name}", "")
+        if value.isdigit() and value.isascii() and len(value) < 20:
+            fields[name] = int(value, base) if base == 10 or set(value) <= set("01234567") else getattr(entry, name)
+    for short, name in _TIMES.items():
+        value = metadata.get(f"fsdriver-{short}", "")
+        if value.isdigit() and value.isascii() and len(value) < 20:
+            fields[name] = int(value)
+    if "mtime_ns" in fields:
+        fields.setdefault("atime_ns", fields["mtime_ns"])
+        fields.setdefault("ctime_ns", fields["mtime_ns"])
+    if "mode" in fields:
+        fields["mode"] &= 0o7777
+    if metadata.get("fsdriver-kind") in _KINDS:
+        fields["kind"] = Kind(metadata["fsdriver-kind"])
+        if fields["kind"] is Kind.SYMLINK:
+            fields["target"] = target = unquote(metadata.get("fsdriver-target", ""), errors="surrogateescape")
+            fields["size"] = len(target.encode(errors="surrogateescape"))
+    return replace(entry, **fields)

@@ -1,0 +1,283 @@
+"""What this process remembers of directories, for how long, and how processes tell each other that it is out of date.
+
+Three things make remembered names invalid: their time to live, a bump of the directory's epoch by another process of this
+host (shared memory, see `fsdriver.cache.Epochs`), and `forget`. Our own changes are applied in place, so that they cost no
+new listing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from fsdriver.attributes import AttributeObject
+from fsdriver.cache import Epochs
+from fsdriver.entry import Entry, Kind
+
+
+class _Missing:
+    """The type of `MISSING`."""
+
+
+MISSING: Final = _Missing()
+"""Known not to exist."""
+
+NEVER: Final = float("-inf")
+
+
+def split(path: str) -> tuple[str, str]:
+    """Parent directory and last name of a route path."""
+    parent, _, name = path.rpartition("/")
+    return parent, name
+
+
+@dataclass(slots=True)
+class Directory:
+    """What is remembered of one directory.
+
+    Attributes
+    ----------
+    epoch_name : str
+        Its name among all processes: store identity and key prefix.
+    entries : dict
+        Known entries by name: (entry, time it was learned).
+    absent : dict
+        Names known not to exist, with the time that was learned.
+    unverified : set of str
+        Names whose attribute record is of another version: they need a HEAD before their attributes are told.
+    complete_at : float
+        When `entries` last was the whole directory.
+    own, own_at : Entry, float
+        Attributes of the directory itself.
+    attributes, attributes_at : AttributeObject, float
+        Its attribute object.
+    changes : dict or None
+        While a listing is under way: what this process changed meanwhile.
+    """
+
+    epoch_name: str
+    epoch: int
+    entries: dict[str, tuple[Entry, float]] = field(default_factory=dict)
+    absent: dict[str, float] = field(default_factory=dict)
+    unverified: set[str] = field(default_factory=set)
+    complete_at: float = NEVER
+    own: Entry | None = None
+    own_at: float = NEVER
+    attributes: AttributeObject | None = None
+    attributes_at: float = NEVER
+    changes: dict[str, Entry | None] | None = None
+
+
+class Directories:
+    """The remembered directories of one route.
+
+    Parameters
+    ----------
+    epochs : Epochs
+        Shared with all processes of this uid.
+    epoch_name : callable
+        Route path of a directory → its name among all processes.
+    ttl, negative_ttl : float
+        Seconds that entries and absences are trusted.
+    limit : int
+        Most entries kept in memory, over all directories.
+    clock : callable
+        Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        epochs: Epochs,
+        epoch_name: Callable[[str], str],
+        ttl: float,
+        negative_ttl: float,
+        clock: Callable[[], float],
+        limit: int = 500_000,
+    ) -> None:
+        self.ttl = ttl
+        self.negative_ttl = negative_ttl
+        self.lock = threading.RLock()
+        self.clock = clock
+        self._epochs = epochs
+        self._epoch_name = epoch_name
+        self._limit = limit
+        self._directories: OrderedDict[str, Directory] = OrderedDict()
+        self._count = 0
+
+    def current(self, path: str) -> Directory | None:
+        """The directory, unless another process changed it since it was learned."""
+        directory = self._directories.get(path)
+        if directory is not None and directory.epoch != self._epochs.value(directory.epoch_name):
+            self.forget(path)
+            return None
+        return directory
+
+    def at(self, path: str) -> Directory:
+        """The directory's memory, made if there is none."""
+        with self.lock:
+            directory = self.current(path)
+            if directory is None:
+                name = self._epoch_name(path)
+                directory = self._directories[path] = Directory(name, self._epochs.value(name))
+            self._directories.move_to_end(path)
+            return directory
+
+    def peek(self, path: str) -> Entry | _Missing | None:
+        """The entry if it is remembered and fresh, `MISSING` if its absence is, None if the store must be asked."""
+        now = self.clock()
+        with self.lock:
+            if path == "":
+                return self._own(path, now)
+            parent, name = split(path)
+            directory = self.current(parent)
+            if directory is None:
+                return None
+            known = directory.entries.get(name)
+            if known is not None:
+                entry, learned = known
+                if now - max(learned, directory.complete_at) > self.ttl or name in directory.unverified:
+                    return None
+                return self._own(path, now) if entry.kind is Kind.DIRECTORY else entry
+            if now - directory.complete_at <= self.ttl or now - directory.absent.get(name, NEVER) <= self.negative_ttl:
+                return MISSING
+            return None
+
+    def listing(self, path: str) -> Mapping[str, Entry] | None:
+        """All entries of a directory if they are remembered and fresh."""
+        with self.lock:
+            directory = self.current(path)
+            if directory is None or self.clock() - directory.complete_at > self.ttl:
+                return None
+            return {name: entry for name, (entry, _) in directory.entries.items()}
+
+    def learn(self, path: str, entry: Entry | None) -> None:
+        """The store told about one path; None: there is nothing."""
+        now = self.clock()
+        with self.lock:
+            if path:
+                parent, name = split(path)
+                directory = self.at(parent)
+                self._set(directory, name, entry, now)
+            if entry is not None and entry.kind is Kind.DIRECTORY:
+                own = self.at(path)
+                own.own, own.own_at = entry, now
+            elif path and entry is None:
+                self._drop(path)
+
+    def begin_listing(self, path: str) -> Directory:
+        """A listing starts: from now on what this process changes is noted, to be applied on top of it."""
+        with self.lock:
+            directory = self.at(path)
+            directory.changes = {}
+            return directory
+
+    def install(self, path: str, entries: Mapping[str, Entry], unverified: set[str], started: Directory) -> bool:
+        """A whole listing arrived; what this process changed while it was under way is applied on top.
+
+        Returns
+        -------
+        bool
+            False if another process changed the directory meanwhile: the listing may lack that and is not remembered.
+        """
+        with self.lock:
+            changes, started.changes = started.changes or {}, None
+            if self.current(path) is not started:
+                return False
+            now = self.clock()
+            self._count += len(entries) - len(started.entries)
+            started.entries = {name: (entry, now) for name, entry in entries.items()}
+            started.absent.clear()
+            started.unverified = unverified
+            started.complete_at = now
+            for name, entry in changes.items():
+                self._set(started, name, entry, now)
+            self._trim(path)
+            return True
+
+    def change(self, path: str, entry: Entry | None) -> None:
+        """This process changed a path: remember it, and tell the other processes."""
+        now = self.clock()
+        with self.lock:
+            if entry is not None and entry.kind is Kind.DIRECTORY:
+                own = self.at(path)
+                own.own, own.own_at = entry, now
+            elif entry is None:
+                self._drop(path)
+            if path:
+                parent, name = split(path)
+                directory = self.at(parent)
+                if directory.changes is not None:
+                    directory.changes[name] = entry
+                self._set(directory, name, entry, now)
+                directory.epoch = self._epochs.bump(directory.epoch_name)
+
+    def touch(self, path: str) -> None:
+        """Tell other processes that a directory changed in a way this process already knows."""
+        with self.lock:
+            directory = self.at(path)
+            directory.epoch = self._epochs.bump(directory.epoch_name)
+
+    def made_empty(self, path: str, entry: Entry) -> None:
+        """A directory was just made here: its listing is known to be empty."""
+        with self.lock:
+            self.change(path, entry)
+            directory = self.at(path)
+            directory.entries.clear()
+            directory.attributes, directory.attributes_at = AttributeObject(), self.clock()
+            directory.complete_at = self.clock()
+
+    def forget(self, path: str, *, below: bool = False) -> None:
+        """Remember nothing of a directory (and, with ``below``, of all under it)."""
+        with self.lock:
+            prefix = f"{path}/" if path else ""
+            doomed = [p for p in self._directories if p == path or p.startswith(prefix)] if below else [path]
+            for p in doomed:
+                directory = self._directories.pop(p, None)
+                if directory is not None:
+                    self._count -= len(directory.entries)
+
+    def forget_entry(self, path: str) -> None:
+        """Remember nothing of one path: neither its entry nor, if it is a directory, its listing."""
+        with self.lock:
+            parent, name = split(path)
+            directory = self._directories.get(parent)
+            if directory is not None and path:
+                if directory.entries.pop(name, None) is not None:
+                    self._count -= 1
+                directory.absent.pop(name, None)
+                directory.complete_at = NEVER
+            self.forget(path)
+
+    def _own(self, path: str, now: float) -> Entry | None:
+        directory = self.current(path)
+        if directory is None or directory.own is None or now - directory.own_at > self.ttl:
+            return None
+        return directory.own
+
+    def _set(self, directory: Directory, name: str, entry: Entry | None, now: float) -> None:
+        directory.unverified.discard(name)
+        if entry is None:
+            if directory.entries.pop(name, None) is not None:
+                self._count -= 1
+            directory.absent[name] = now
+            if len(directory.absent) > 10_000:
+                directory.absent.clear()
+            return
+        directory.absent.pop(name, None)
+        if name not in directory.entries:
+            self._count += 1
+        directory.entries[name] = (entry, now)
+
+    def _drop(self, path: str) -> None:
+        if path in self._directories:
+            self.forget(path, below=True)
+
+    def _trim(self, keep: str) -> None:
+        for path in list(self._directories):
+            if self._count <= self._limit:
+                return
+            if path != keep and self._directories[path].changes is None:
+                self.forget(path)

@@ -1,0 +1,240 @@
+"""The engine: the one object of a process that owns connections, cache, journal and routes.
+
+Faces hold no state of their own: they ask `open_engine` for the engine of a configuration, which the process keeps in one
+registry. After a fork the child makes engines of its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from fsdriver.backends import open_backend
+from fsdriver.backends.base import Backend
+from fsdriver.cache import DiskCache, Epochs
+from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, state_dir
+from fsdriver.errors import ReadOnly
+from fsdriver.journal import Journal, Pending
+from fsdriver.lookup import Defaults
+from fsdriver.notify import announce
+from fsdriver.route import Route
+from fsdriver.runtime import on_loop, run
+from fsdriver.services import Policy, Services, WriteMode
+from fsdriver.staging import Staging
+from fsdriver.tree import Tree
+from fsdriver.uploader import Uploader
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CACHE_SIZE: Final = 20 << 30
+DRAIN_AT_EXIT: Final = 10.0
+"""Seconds a process without a daemon spends at its end on what it still owes; the rest stays journaled."""
+
+
+class Engine:
+    """See the module; made by `open_engine`.
+
+    Parameters
+    ----------
+    config : Config
+    write : {"back", "through"}
+        What a route without ``write`` does: the face's default.
+    daemon : bool
+        This process serves a mount: it is the one that others tell about changes.
+    """
+
+    def __init__(self, config: Config, write: WriteMode, *, daemon: bool = False) -> None:
+        self.config = config
+        self.write = write
+        self.daemon = daemon
+        self.born_ns = time.time_ns()
+        directory = cache_dir(config)
+        state = state_dir()
+        self.cache = DiskCache(directory, size=_cache_size(config, directory), min_free=config.cache.min_free)
+        self.journal = Journal(state / "catalog.db")
+        self.staging = Staging(directory / ".staging")
+        self.epochs = Epochs(state / "epochs")
+        self.state = state
+        self.backends: dict[str, tuple[Backend, str]] = {}
+        self.uploaders: dict[str, Uploader] = {}
+        self.routes: list[Route] = []
+        self._adopted: dict[str, Route] = {}
+        self._lock = threading.RLock()
+        for route in config.route:
+            self.routes.append(self._make_route(route, route.tiers[0], config.backend[route.tiers[0]]))
+        self.tree = Tree(self.routes)
+
+    def route(self, path: str) -> tuple[Route, str]:
+        """Route of a tree path, and the path within it. Raises NotFound."""
+        return self.tree.resolve(path)
+
+    def adopt(self, url: str, storage_options: Mapping[str, Any] | None = None, **settings: Any) -> Route:
+        """A route for the container of a chained URL (``tier::s3://bucket/key``), shared by all who name it.
+
+        Parameters
+        ----------
+        url : str
+            Root of the route, e.g. ``s3://bucket``.
+        storage_options : mapping
+            Keys of `BackendConfig`; others go to the fsspec filesystem of the scheme.
+        settings
+            Keys of `RouteConfig` (``write``, ``ttl``, …).
+        """
+        known = {k: v for k, v in (storage_options or {}).items() if k in BackendConfig.model_fields and k != "url"}
+        other = {k: v for k, v in (storage_options or {}).items() if k not in known}
+        backend = BackendConfig.model_validate({"url": url, "storage_options": other} | known)
+        name = f"chained:{Config(backend={'chained': backend}).fingerprint()}"
+        route = RouteConfig.model_validate({"path": "/", "tiers": [name]} | settings)
+        with self._lock:
+            key = f"{name}|{route!r}"
+            if key not in self._adopted:
+                self._adopted[key] = self._make_route(route, name, backend)
+            return self._adopted[key]
+
+    def _make_route(self, config: RouteConfig, name: str, backend_config: BackendConfig) -> Route:
+        if name not in self.backends:
+            self.backends[name] = open_backend(name, backend_config)
+        backend, prefix = self.backends[name]
+        uploader = self.uploaders.get(backend.identity)
+        if uploader is None:
+            uploader = self.uploaders[backend.identity] = Uploader(
+                backend, self.journal, self.staging, self.cache, self.state, self._carried_out, self._lost
+            )
+        policy = Policy(
+            write=config.write or self.write,
+            fsync=config.fsync,
+            ttl=float("inf") if config.immutable else config.ttl,
+            negative_ttl=config.negative_ttl,
+            read_only=config.read_only or backend.capabilities.read_only,
+            posix=config.posix == "full",
+            foreign_metadata=config.foreign_metadata,
+            quota=config.quota,
+            timeout=backend_config.timeout * 2,
+        )
+        defaults = Defaults(
+            config.mode,
+            config.dir_mode,
+            os.getuid() if config.uid is None else config.uid,
+            os.getgid() if config.gid is None else config.gid,
+            self.born_ns,
+        )
+        services = Services(
+            self.journal, self.staging, self.cache, self.epochs, uploader, None if self.daemon else announce
+        )
+        route = Route(config.path, backend, prefix, policy, defaults, services)
+        uploader.routes[prefix] = route
+        return route
+
+    def _all_routes(self) -> list[Route]:
+        return [*self.routes, *self._adopted.values()]
+
+    def _carried_out(self, row: Pending, version: str, staging: str | None) -> None:
+        for route in self._all_routes():
+            if route.backend.identity == row.store and route.prefix == row.root:
+                route.carried_out(row, version, staging)
+
+    def _lost(self, row: Pending, kept: str) -> None:
+        for route in self._all_routes():
+            if route.backend.identity == row.store and route.prefix == row.root:
+                route.lost(row, kept)
+
+    async def check(self) -> None:
+        """Prove that every route's store exists and answers; raises the error that explains what is wrong."""
+        await on_loop()
+        for route in self.routes:
+            await route.backend.check()
+
+    def resume(self) -> None:
+        """Carry out what an earlier process left in the journal."""
+        for uploader in self.uploaders.values():
+            uploader.wake()
+
+    async def drain(self, timeout: float | None = None) -> None:
+        """Wait until nothing is pending; raises the first failure, or TimeoutError."""
+        for route in self._all_routes():
+            if not self.journal.is_empty(route.backend.identity):
+                await route.sync("", timeout)
+
+    def close(self) -> None:
+        """Stop the uploaders and close connections and files; what is pending stays journaled."""
+        _forget(self)
+        for uploader in self.uploaders.values():
+            run(uploader.close())
+        for backend, _ in self.backends.values():
+            run(_close(backend))
+        self.journal.close()
+        self.cache.close()
+
+
+async def _close(backend: Backend) -> None:
+    await on_loop()
+    await backend.close()
+
+
+def _cache_size(config: Config, directory: Path) -> int:
+    if config.cache.size is not None:
+        return config.cache.size
+    status = os.statvfs(directory)
+    return min(DEFAULT_CACHE_SIZE, status.f_blocks * status.f_frsize // 10)
+
+
+_registry: dict[tuple[str, str, int], Engine] = {}
+_registry_lock = threading.Lock()
+
+
+def open_engine(config: Config | None = None, *, write: WriteMode = "through", daemon: bool = False) -> Engine:
+    """The process's engine for a configuration; None is that of the user's configuration files.
+
+    Raises
+    ------
+    ConfigError
+        The configuration is wrong, or its places cannot be used.
+    """
+    config = load() if config is None else config
+    key = (config.fingerprint(), write, os.getpid())
+    with _registry_lock:
+        if key not in _registry:
+            _registry[key] = Engine(config, write, daemon=daemon)
+        return _registry[key]
+
+
+def _forget(engine: Engine) -> None:
+    with _registry_lock:
+        for key in [key for key, known in _registry.items() if known is engine]:
+            del _registry[key]
+
+
+def _after_fork() -> None:
+    """A child inherits descriptors and locks it must not use: it starts with an empty registry."""
+    global _registry_lock
+    _registry_lock = threading.Lock()
+    _inherited.extend(_registry.values())
+    _registry.clear()
+
+
+_inherited: list[Engine] = []
+"""Engines of the parent, kept alive so that no finaliser of theirs runs in the child."""
+
+
+def _at_exit() -> None:
+    for engine in list(_registry.values()):
+        if engine.daemon or not any(engine.journal.count(identity)[0] for identity in engine.uploaders):
+            continue
+        with contextlib.suppress(TimeoutError):
+            try:
+                run(engine.drain(DRAIN_AT_EXIT))
+            except (OSError, ReadOnly) as error:
+                log.warning(
+                    "not everything written is in the store; it stays journaled for the next process: %s", error
+                )
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)

@@ -1,0 +1,376 @@
+"""The journal: what staging still owes to the stores, as one row a key, in SQLite (WAL).
+
+The journal keeps *desired states*, not a log of operations: one row says what shall become of one key (be put from a staging
+file, be copied from another key, be deleted). Create → write → rename → delete of one file therefore collapses to what
+remains of it, and carrying a row out twice is harmless. `Journal` is shared by all processes of a uid; whoever holds the
+uploader's lock carries rows out, all others enqueue. A second table holds the records that attribute objects still lack.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from fsdriver.attributes import Record
+from fsdriver.errors import ConfigError
+
+SCHEMA_VERSION: Final = 1
+UNKNOWN: Final = "?"
+"""As ``base``: the version is being made by an upload under way; its completion fills it in."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS pending (
+    store TEXT NOT NULL, key TEXT NOT NULL, parent TEXT NOT NULL,
+    seq INTEGER NOT NULL, action TEXT NOT NULL, root TEXT NOT NULL, path TEXT NOT NULL,
+    base TEXT, staging TEXT, source TEXT, source_version TEXT, size INTEGER NOT NULL, record TEXT,
+    inflight INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, error TEXT,
+    PRIMARY KEY (store, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pending_parent ON pending (store, parent);
+CREATE INDEX IF NOT EXISTS pending_source ON pending (store, source) WHERE source IS NOT NULL;
+CREATE INDEX IF NOT EXISTS pending_staging ON pending (staging) WHERE staging IS NOT NULL;
+CREATE TABLE IF NOT EXISTS attributes (
+    store TEXT NOT NULL, root TEXT NOT NULL, directory TEXT NOT NULL, name TEXT NOT NULL,
+    seq INTEGER NOT NULL, record TEXT,
+    PRIMARY KEY (store, root, directory, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
+"""
+_COLUMNS: Final = (
+    "store, key, parent, seq, action, root, path, base, staging, source, source_version, size, record, inflight, held, "
+    "attempts, error"
+)
+
+
+class Action(StrEnum):
+    """What shall become of a key."""
+
+    PUT = "put"
+    COPY = "copy"
+    MARKER = "marker"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One row: what one key owes.
+
+    Attributes
+    ----------
+    store, key : str
+        Identity of the backend and full key.
+    parent : str
+        Key prefix of the directory that lists it, ending in ``/`` (or empty).
+    seq : int
+        Rises with every change of the row; a completion that carries an older one does not remove it.
+    root, path : str
+        Key prefix of the route, and the path in it: where the attribute object is, and what to call it in messages.
+    base : str or None
+        Version the store holds now: "" none, `UNKNOWN` being uploaded, None not to be checked.
+    staging : str or None
+        Local file with the bytes (`Action.PUT`).
+    source, source_version : str or None
+        Key and version to copy from (`Action.COPY`).
+    size : int
+        Bytes.
+    record : dict or None
+        Attribute record of the entry.
+    inflight : bool
+        It is being carried out.
+    held : bool
+        Its file was synced but is still being written: kept against a crash, not sent and not shown to other processes.
+    """
+
+    store: str
+    key: str
+    parent: str
+    seq: int
+    action: Action
+    root: str
+    path: str
+    base: str | None = None
+    staging: str | None = None
+    source: str | None = None
+    source_version: str | None = None
+    size: int = 0
+    record: Record | None = None
+    inflight: bool = False
+    held: bool = False
+    attempts: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """One record an attribute object still lacks; ``record`` None removes it, name "" is the directory itself."""
+
+    store: str
+    root: str
+    directory: str
+    name: str
+    record: Record | None
+    seq: int = 0
+
+
+class Journal:
+    """The pending work of one uid on one host.
+
+    Parameters
+    ----------
+    path : Path
+        ``catalog.db`` in the state directory; created 0600.
+
+    Raises
+    ------
+    ConfigError
+        Written by a newer fsdriver: refused, never rewritten.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch(mode=0o600, exist_ok=True)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._db = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, timeout=30, cached_statements=256
+        )
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise ConfigError(f"catalog has schema {version}, known is {SCHEMA_VERSION}; upgrade fsdriver", str(path))
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        if version == 0:
+            with self.transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                if self._db.execute("SELECT count(*) FROM sequence").fetchone()[0] == 0:
+                    self._db.execute("INSERT INTO sequence VALUES (0)")
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Several changes as one; nests. ``durable`` makes the commit survive power loss."""
+        with self._lock:
+            if self._depth:
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                return
+            if durable:
+                self._db.execute("PRAGMA synchronous=FULL")
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                try:
+                    yield
+                except BaseException:
+                    self._db.execute("ROLLBACK")
+                    raise
+                finally:
+                    self._depth = 0
+                self._db.execute("COMMIT")
+            finally:
+                if durable:
+                    self._db.execute("PRAGMA synchronous=NORMAL")
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def get(self, store: str, key: str) -> Pending | None:
+        """What one key owes."""
+        rows = self._rows("store=? AND key=?", (store, key))
+        return rows[0] if rows else None
+
+    def children(self, store: str, parent: str) -> Sequence[Pending]:
+        """Rows of one directory."""
+        return self._rows("store=? AND parent=?", (store, parent))
+
+    def below(self, store: str, prefix: str) -> Sequence[Pending]:
+        """Rows of all keys that begin with ``prefix``."""
+        if not prefix:
+            return self._rows("store=?", (store,))
+        return self._rows("store=? AND key>=? AND key<?", (store, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)))
+
+    def ready(self, store: str, now: float, limit: int) -> Sequence[Pending]:
+        """Rows that can be carried out now, oldest first: no key is touched while a pending copy still reads from it."""
+        return self._rows(
+            "store=? AND inflight=0 AND held=0 AND not_before<=? AND NOT EXISTS "
+            "(SELECT 1 FROM pending AS reader WHERE reader.store=pending.store AND reader.source=pending.key "
+            "AND reader.key<>pending.key) ORDER BY seq LIMIT ?",
+            (store, now, limit),
+        )
+
+    def is_empty(self, store: str, prefix: str = "") -> bool:
+        """Nothing is owed at or below a key prefix."""
+        return not self.below(store, prefix) and not self.attribute_directories(store)
+
+    def count(self, store: str | None = None) -> tuple[int, int]:
+        """(rows, bytes) pending."""
+        where, values = ("WHERE store=?", (store,)) if store else ("", ())
+        with self._lock:
+            rows, size = self._db.execute(
+                f"SELECT count(*), coalesce(sum(size),0) FROM pending {where}", values
+            ).fetchone()
+        return int(rows), int(size)
+
+    def uses(self, staging: str) -> bool:
+        """Whether some row still needs a staging file."""
+        with self._lock:
+            return self._db.execute("SELECT 1 FROM pending WHERE staging=? LIMIT 1", (staging,)).fetchone() is not None
+
+    def restage(self, old: str, new: str) -> None:
+        """The rows that need a staging file find its bytes under a new path."""
+        with self.transaction():
+            self._db.execute("UPDATE pending SET staging=? WHERE staging=?", (new, old))
+
+    def attribute_changes(self, store: str, root: str, directory: str) -> Mapping[str, AttributeChange]:
+        """Records that one attribute object still lacks, by name."""
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT name, record, seq FROM attributes WHERE store=? AND root=? AND directory=?",
+                (store, root, directory),
+            ).fetchall()
+        return {
+            name: AttributeChange(store, root, directory, name, json.loads(record) if record else None, seq)
+            for name, record, seq in rows
+        }
+
+    def attribute_directories(self, store: str) -> Sequence[tuple[str, str, int]]:
+        """(root, directory, oldest seq) of every attribute object that lacks something."""
+        with self._lock:
+            return self._db.execute(
+                "SELECT root, directory, min(seq) FROM attributes WHERE store=? GROUP BY root, directory", (store,)
+            ).fetchall()
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def next_seq(self) -> int:
+        """A fresh sequence number; call inside `transaction`."""
+        return int(self._db.execute("UPDATE sequence SET value=value+1 RETURNING value").fetchone()[0])
+
+    def write(self, row: Pending) -> Pending:
+        """Set what a key owes; the row there before is replaced, its knowledge of the store's version kept.
+
+        Returns
+        -------
+        Pending
+            The row as written, with its sequence number and base.
+        """
+        with self.transaction():
+            old = self.get(row.store, row.key)
+            base = row.base if old is None else UNKNOWN if old.inflight else old.base
+            seq = self.next_seq()
+            self._db.execute(
+                f"INSERT OR REPLACE INTO pending ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,NULL)",
+                (
+                    row.store, row.key, row.parent, seq, row.action.value, row.root, row.path, base, row.staging, row.source,
+                    row.source_version, row.size, json.dumps(row.record) if row.record is not None else None,
+                    int(old is not None and old.inflight), int(row.held),
+                ),
+            )  # fmt: skip
+        return replace(row, seq=seq, base=base, inflight=old is not None and old.inflight)
+
+    def forget(self, store: str, key: str) -> None:
+        """Owe nothing for a key any more."""
+        with self.transaction():
+            self._db.execute("DELETE FROM pending WHERE store=? AND key=?", (store, key))
+
+    def set_inflight(self, row: Pending, inflight: bool) -> None:
+        """Mark a row as being carried out."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE pending SET inflight=? WHERE store=? AND key=?", (int(inflight), row.store, row.key)
+            )
+
+    def reset_inflight(self, store: str) -> None:
+        """A new holder of the uploader's lock begins: what a dead one had under way is to be done again.
+
+        The dead owner may have succeeded, so what the store holds is unknown: those rows are not checked any more.
+        """
+        with self.transaction():
+            self._db.execute("UPDATE pending SET inflight=0, base=NULL WHERE store=? AND inflight=1", (store,))
+            self._db.execute("UPDATE pending SET not_before=0, held=0 WHERE store=?", (store,))
+
+    def finish(self, row: Pending, version: str | None) -> bool:
+        """A row was carried out and the store now holds ``version`` ("" none).
+
+        Returns
+        -------
+        bool
+            True if nothing more is owed for the key; False if the row changed meanwhile (it now knows the new version).
+        """
+        with self.transaction():
+            changed = self._db.execute(
+                "DELETE FROM pending WHERE store=? AND key=? AND seq=?", (row.store, row.key, row.seq)
+            ).rowcount
+            if changed:
+                return True
+            self._db.execute(
+                "UPDATE pending SET inflight=0, base=? WHERE store=? AND key=?", (version, row.store, row.key)
+            )
+            return False
+
+    def postpone(self, row: Pending, not_before: float, error: str) -> None:
+        """A row failed: try again not before a time (seconds since the epoch)."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE pending SET inflight=0, attempts=attempts+1, not_before=?, error=?, "
+                "base=CASE WHEN base=? THEN NULL ELSE base END WHERE store=? AND key=?",
+                (not_before, error, UNKNOWN, row.store, row.key),
+            )
+
+    def write_attributes(self, changes: Iterable[AttributeChange]) -> None:
+        """Set records that attribute objects lack."""
+        with self.transaction():
+            seq = self.next_seq()
+            self._db.executemany(
+                "INSERT OR REPLACE INTO attributes (store, root, directory, name, seq, record) VALUES (?,?,?,?,?,?)",
+                [
+                    (c.store, c.root, c.directory, c.name, seq, json.dumps(c.record) if c.record is not None else None)
+                    for c in changes
+                ],
+            )
+
+    def finish_attributes(self, changes: Iterable[AttributeChange]) -> None:
+        """These records are on the bucket; those that changed meanwhile stay."""
+        with self.transaction():
+            self._db.executemany(
+                "DELETE FROM attributes WHERE store=? AND root=? AND directory=? AND name=? AND seq=?",
+                [(c.store, c.root, c.directory, c.name, c.seq) for c in changes],
+            )
+
+    def drop_attributes(self, store: str, root: str, directory: str) -> None:
+        """The directory is gone: owe nothing for its attribute object."""
+        with self.transaction():
+            self._db.execute(
+                "DELETE FROM attributes WHERE store=? AND root=? AND directory=?", (store, root, directory)
+            )
+
+    def close(self) -> None:
+        """Close the database."""
+        with self._lock:
+            self._db.close()
+
+    def _rows(self, where: str, values: tuple[object, ...]) -> Sequence[Pending]:
+        with self._lock:
+            found = self._db.execute(f"SELECT {_COLUMNS} FROM pending WHERE {where}", values).fetchall()
+        return [
+            Pending(
+                *row[:4],
+                Action(row[4]),
+                *row[5:12],
+                json.loads(row[12]) if row[12] else None,
+                bool(row[13]),
+                bool(row[14]),
+                *row[15:],
+            )
+            for row in found
+        ]

@@ -1,0 +1,406 @@
+"""Reading the namespace of one route: what the store lists, what attribute objects add, what the journal still owes.
+
+The journal is always read *before* the store: a row that is carried out in between then shows as pending (its bytes are
+still found), never as missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+
+from fsdriver import names
+from fsdriver.attributes import META_PREFIX, AttributeObject, Record, apply_metadata, apply_record
+from fsdriver.backends.base import Backend, ObjectInfo
+from fsdriver.cache import Epochs
+from fsdriver.directories import MISSING, Directories, split
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import Corrupt, NotDirectory, NotFound
+from fsdriver.journal import Action, Journal, Pending
+from fsdriver.runtime import on_loop
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """Attributes of what has no attribute record."""
+
+    mode: int
+    directory_mode: int
+    uid: int
+    gid: int
+    born_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Uncommitted:
+    """A file that is being written and that only this process knows.
+
+    Attributes
+    ----------
+    entry : Entry
+    base : str or None
+        Version the store holds under that path: ABSENT ("") if none.
+    """
+
+    entry: Entry
+    base: str | None
+
+
+class Lookup:
+    """stat, list and find of one route.
+
+    Parameters
+    ----------
+    backend : Backend
+    prefix : str
+        Key prefix of the route's root, without slashes at its ends.
+    journal : Journal
+    epochs : Epochs
+    defaults : Defaults
+    ttl, negative_ttl : float
+        Seconds.
+    posix : bool
+        Attribute objects are read and written.
+    foreign_metadata : bool
+        A stat of an object without attribute record asks for its user metadata (one HEAD).
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        prefix: str,
+        journal: Journal,
+        epochs: Epochs,
+        defaults: Defaults,
+        *,
+        ttl: float,
+        negative_ttl: float,
+        posix: bool,
+        foreign_metadata: bool,
+    ) -> None:
+        self.backend = backend
+        self.prefix = prefix
+        self.root_key = f"{prefix}/" if prefix else ""
+        self.journal = journal
+        self.defaults = defaults
+        self.posix = posix
+        self.foreign_metadata = foreign_metadata
+        self.hidden = 0
+        self.uncommitted: dict[str, Uncommitted] = {}
+        self.memory = Directories(epochs, self._epoch_name, ttl, negative_ttl, time.monotonic)
+        self._checked = False
+        self._loads: dict[str, asyncio.Future[Mapping[str, Entry]]] = {}
+
+    # -- keys --------------------------------------------------------------------------------------------------------
+
+    def key(self, path: str) -> str:
+        """Full key of a file's path."""
+        return names.to_key(path, self.root_key)
+
+    def directory_key(self, path: str) -> str:
+        """Key prefix of a directory: ends in ``/``, or is empty for the root of a container."""
+        return f"{self.key(path)}/" if path else self.root_key
+
+    def meta_key(self, directory: str) -> str:
+        """Key of a directory's attribute object."""
+        return f"{self.root_key}{META_PREFIX}{names.escape_directory(directory)}"
+
+    def inode(self, key: str) -> int:
+        """The 63-bit inode number an object gets at its creation."""
+        digest = hashlib.sha256(f"{self.backend.identity}|{key}".encode(errors="surrogateescape")).digest()
+        return int.from_bytes(digest[:8], "big") >> 1 | 2
+
+    def _epoch_name(self, path: str) -> str:
+        return f"{self.backend.identity}|{self.directory_key(path)}"
+
+    # -- entries -----------------------------------------------------------------------------------------------------
+
+    def new_directory(self, path: str, mtime_ns: int | None = None) -> Entry:
+        """A directory with the route's defaults."""
+        d, when = self.defaults, mtime_ns or self.defaults.born_ns
+        return Entry(
+            Kind.DIRECTORY, mode=d.directory_mode, uid=d.uid, gid=d.gid, atime_ns=when, mtime_ns=when, ctime_ns=when,
+            ino=1 if not path else self.inode(self.directory_key(path)),
+        )  # fmt: skip
+
+    def from_object(self, info: ObjectInfo, record: Record | None) -> tuple[Entry, bool]:
+        """Entry of an object, and whether its attributes still need a HEAD."""
+        d = self.defaults
+        entry = Entry(
+            Kind.FILE, size=info.size, version=info.version, mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=info.mtime_ns,
+            mtime_ns=info.mtime_ns, ctime_ns=info.mtime_ns, ino=self.inode(info.key),
+        )  # fmt: skip
+        native = self.backend.capabilities.list_metadata
+        if record is not None and record.get("etag", "") == info.version:
+            return apply_record(entry, record), False
+        if info.metadata is not None:
+            if native or record is not None or self.foreign_metadata or "fsdriver-kind" in info.metadata:
+                entry = apply_metadata(entry, info.metadata)
+            return entry, False
+        return entry, record is not None or self.foreign_metadata
+
+    def from_pending(self, row: Pending, attributes: AttributeObject) -> Entry:
+        """Entry of a key that the journal still owes something; ``attributes`` are those of its directory."""
+        if row.action is Action.MARKER:
+            entry = self.new_directory(row.path)
+        else:
+            entry = Entry(
+                Kind.FILE, size=row.size, version=row.source_version, staging=row.staging, key=row.source, mode=self.defaults.mode,
+                uid=self.defaults.uid, gid=self.defaults.gid, ino=self.inode(row.key),
+            )  # fmt: skip
+        record = attributes.entries.get(split(row.path)[1], row.record)
+        return apply_record(entry, record) if record and row.action is not Action.MARKER else entry
+
+    # -- attribute objects -------------------------------------------------------------------------------------------
+
+    async def attributes(self, path: str, *, fresh: bool = False) -> AttributeObject:
+        """The attribute object of a directory, with what the journal still owes to it."""
+        if not self.posix:
+            return AttributeObject()
+        memory = self.memory.at(path)
+        stored = memory.attributes
+        if stored is None or fresh or self.memory.clock() - memory.attributes_at > self.memory.ttl:
+            stored = await self.stored_attributes(path)
+            memory.attributes, memory.attributes_at = stored, self.memory.clock()
+        owed = self.journal.attribute_changes(self.backend.identity, self.prefix, path)
+        return stored.merged({name: change.record for name, change in owed.items()}) if owed else stored
+
+    async def stored_attributes(self, path: str) -> AttributeObject:
+        """The attribute object as the store has it; empty if there is none."""
+        key = self.meta_key(path)
+        await on_loop()
+        for _ in range(5):
+            try:
+                info = await self.backend.head(key)
+                data = await self.backend.get(key, 0, None, info.version)
+            except NotFound:
+                return AttributeObject()
+            except Corrupt:
+                raise
+            return AttributeObject.parse(bytes(data), info.version, key)
+        raise Corrupt("the attribute object changes faster than it can be read", key)
+
+    # -- stat --------------------------------------------------------------------------------------------------------
+
+    def cached(self, path: str) -> Entry | None:
+        """The entry if it is remembered and fresh."""
+        if path in self.uncommitted:
+            return self.uncommitted[path].entry
+        found = self.memory.peek(path)
+        return found if isinstance(found, Entry) else None
+
+    async def stat(self, path: str, *, fresh: bool = False) -> Entry:
+        """Attributes of one path.
+
+        Raises
+        ------
+        NotFound
+        """
+        if path in self.uncommitted:
+            return self.uncommitted[path].entry
+        if not fresh:
+            found = self.memory.peek(path)
+            if isinstance(found, Entry):
+                return found
+            if found is MISSING:
+                raise NotFound("no such file or directory", path)
+        if path.partition("/")[0] == names.RESERVED:
+            raise NotFound("reserved for what fsdriver keeps on the bucket", path)
+        if path.endswith(names.FILE_SUFFIX):
+            parent, name = split(path)
+            entry = (await self.list(parent, fresh=fresh)).get(name)
+        else:
+            entry = await self._ask(path)
+        self.memory.learn(path, entry)
+        if entry is None:
+            raise NotFound("no such file or directory", path)
+        return entry
+
+    async def _ask(self, path: str) -> Entry | None:
+        if not path:
+            if not self._checked:
+                await on_loop()
+                await self.backend.check()
+                self._checked = True
+            return await self._own(path, None)
+        identity, key, prefix = self.backend.identity, self.key(path), self.directory_key(path)
+        parent, name = split(path)
+        owed_file, owed_directory = self.journal.get(identity, key), self.journal.get(identity, prefix)
+        if owed_file is not None and owed_file.held:
+            owed_file = None
+        if owed_file is not None and owed_file.action is not Action.DELETE:
+            return self.from_pending(owed_file, await self.attributes(parent))
+        if owed_directory is not None and owed_directory.action is Action.MARKER:
+            return await self._own(path, None)
+        if any(row.action is not Action.DELETE and not row.held for row in self.journal.below(identity, prefix)):
+            return await self._own(path, None)
+        await on_loop()
+        head, first, attributes = await asyncio.gather(self._head(key), self._first(prefix), self.attributes(parent))
+        if first is not None and not (owed_directory and owed_directory.action is Action.DELETE):
+            return await self._own(path, first.mtime_ns if first.key == prefix else None)
+        if head is None or owed_file is not None:
+            return None
+        return self.from_object(head, attributes.entries.get(name))[0]
+
+    async def _own(self, path: str, mtime_ns: int | None) -> Entry:
+        attributes = await self.attributes(path)
+        entry = self.new_directory(path, mtime_ns)
+        return replace(apply_record(entry, attributes.own), kind=Kind.DIRECTORY) if attributes.own else entry
+
+    async def _head(self, key: str) -> ObjectInfo | None:
+        try:
+            return await self.backend.head(key)
+        except NotFound:
+            return None
+
+    async def _first(self, prefix: str) -> ObjectInfo | None:
+        """The first object under a prefix, or a stand-in for a native empty directory."""
+        async with contextlib.aclosing(self.backend.list(prefix, delimiter=True)) as pages:
+            async for page in pages:
+                for info in page.objects:
+                    return info
+                for deeper in page.prefixes:
+                    return ObjectInfo(deeper, 0, self.defaults.born_ns, "")
+        return None
+
+    # -- list --------------------------------------------------------------------------------------------------------
+
+    async def list(self, path: str, *, fresh: bool = False) -> Mapping[str, Entry]:
+        """Entries of a directory by name: one LIST and one GET.
+
+        Raises
+        ------
+        NotFound, NotDirectory
+        """
+        if not fresh and (found := self.memory.listing(path)) is not None:
+            return found
+        await on_loop()
+        if (load := self._loads.get(path)) is None:
+            load = self._loads[path] = asyncio.ensure_future(self._load(path))
+            load.add_done_callback(lambda _: self._loads.pop(path, None))
+        return await asyncio.shield(load)
+
+    async def _load(self, path: str) -> Mapping[str, Entry]:
+        for _ in range(3):
+            started = self.memory.begin_listing(path)
+            try:
+                entries, unverified, exists = await self._read(path)
+            except BaseException:
+                started.changes = None
+                raise
+            if path and not exists and not started.changes:
+                started.changes = None
+                await self._explain_missing(path)
+            if self.memory.install(path, entries, unverified, started):
+                break
+        return self.memory.listing(path) or entries
+
+    async def _explain_missing(self, path: str) -> None:
+        entry = await self.stat(path, fresh=True)
+        if entry.kind is not Kind.DIRECTORY:
+            raise NotDirectory("not a directory", path)
+
+    async def _read(self, path: str) -> tuple[dict[str, Entry], set[str], bool]:
+        identity, prefix = self.backend.identity, self.directory_key(path)
+        owed = [row for row in self.journal.children(identity, prefix) if not row.held]
+        marker = self.journal.get(identity, prefix) if path else None
+        listed, attributes = await asyncio.gather(self._pages(prefix), self.attributes(path, fresh=True))
+        objects, prefixes, exists = listed
+        entries: dict[str, Entry] = {}
+        unverified: set[str] = set()
+        for name in prefixes:
+            if path or name != names.RESERVED:
+                entries[name] = self.new_directory(f"{path}/{name}" if path else name)
+        for shown, name in names.shown_names(objects, entries.keys()).items():
+            info = objects[name]
+            entry, incomplete = self.from_object(info, attributes.entries.get(name))
+            entries[shown] = entry if shown == name else replace(entry, key=info.key)
+            if incomplete:
+                unverified.add(shown)
+        for row in owed:
+            name = split(row.path)[1]
+            if row.action is not Action.DELETE:
+                entries[name] = self.from_pending(row, attributes)
+            elif name in entries and (entries[name].kind is Kind.DIRECTORY) == row.key.endswith("/"):
+                del entries[name]
+            unverified.discard(name)
+        for written, state in self.uncommitted.items():
+            parent, name = split(written)
+            if parent == path:
+                entries[name] = state.entry
+        exists = exists or bool(entries) or (marker is not None and marker.action is Action.MARKER)
+        if marker is not None and marker.action is Action.DELETE and not entries:
+            exists = False
+        return entries, unverified, exists
+
+    async def _pages(self, prefix: str) -> tuple[dict[str, ObjectInfo], list[str], bool]:
+        objects: dict[str, ObjectInfo] = {}
+        prefixes: list[str] = []
+        exists = False
+        async for page in self.backend.list(prefix, delimiter=True):
+            for info in page.objects:
+                exists = True
+                if info.key == prefix:
+                    continue
+                name = names.to_name(info.key[len(prefix) :])
+                if name is None or "/" in name:
+                    self.hidden += 1
+                else:
+                    objects[name] = info
+            for deeper in page.prefixes:
+                exists = True
+                name = names.to_name(deeper[len(prefix) : -1])
+                if name is None or "/" in name:
+                    self.hidden += 1
+                else:
+                    prefixes.append(name)
+        return objects, prefixes, exists
+
+    # -- find --------------------------------------------------------------------------------------------------------
+
+    async def find(self, path: str) -> AsyncIterator[Mapping[str, Entry]]:
+        """All files below a directory, in batches keyed by route path; directories only where they are empty markers."""
+        await on_loop()
+        identity, prefix, root = self.backend.identity, self.directory_key(path), self.root_key
+        owed = {row.key: row for row in self.journal.below(identity, prefix) if not row.held}
+        described = await self._described(root) if self.posix else frozenset()
+        async for page in self.backend.list(prefix, delimiter=False):
+            batch: dict[str, Entry] = {}
+            for info in page.objects:
+                key = info.key[len(root) :]
+                if key.startswith(f"{names.RESERVED}/") or info.key in owed:
+                    continue
+                name = names.to_name(key.removesuffix("/")) if key else None
+                if name is None:
+                    self.hidden += key != "" and not key.endswith("/")
+                    continue
+                if key.endswith("/"):
+                    batch[name] = self.new_directory(name, info.mtime_ns)
+                    continue
+                parent, last = split(name)
+                known = (
+                    await self.attributes(parent) if names.escape_directory(parent) in described else AttributeObject()
+                )
+                batch[name] = self.from_object(info, known.entries.get(last))[0]
+            yield batch
+        yield {
+            row.path: self.from_pending(row, await self.attributes(split(row.path)[0]))
+            for row in owed.values()
+            if row.action is not Action.DELETE
+        }
+
+    async def _described(self, root: str) -> frozenset[str]:
+        """Escaped names of the directories that have an attribute object."""
+        prefix = f"{root}{META_PREFIX}"
+        found = {
+            info.key[len(prefix) :]
+            async for page in self.backend.list(prefix, delimiter=False)
+            for info in page.objects
+        }
+        return frozenset(
+            found | {names.escape_directory(d) for _, d, _ in self.journal.attribute_directories(self.backend.identity)}
+        )

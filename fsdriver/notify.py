@@ -1,0 +1,55 @@
+"""Telling the mount daemons of this host that another face changed something, so that the kernel's caches let go of it.
+
+Every daemon listens on ``<runtime_dir>/*.sock`` (JSON lines, see `fsdriver.fuse_mount.control`). Listings of other processes
+need no message: they see the directory's epoch move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from fsdriver.config import runtime_dir
+
+log = logging.getLogger(__name__)
+
+PATIENCE: Final = 2.0
+"""Seconds to wait for a daemon's acknowledgement."""
+
+
+async def announce(identity: str, keys: Sequence[str]) -> None:
+    """Send ``invalidate`` to every daemon of this user and wait for the acknowledgements.
+
+    Parameters
+    ----------
+    identity : str
+        Identity of the store.
+    keys : sequence of str
+        Full keys (names) that changed.
+    """
+    sockets = [str(path) for path in runtime_dir().glob("*.sock")]
+    if sockets:
+        message = json.dumps({"command": "invalidate", "store": identity, "keys": list(keys)}).encode() + b"\n"
+        await asyncio.gather(*(_tell(path, message) for path in sockets))
+
+
+async def _tell(path: str, message: bytes) -> None:
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_unix_connection(path)
+            try:
+                writer.write(message)
+                await writer.drain()
+                await reader.readline()
+            finally:
+                writer.close()
+                await writer.wait_closed()
+    except (ConnectionRefusedError, FileNotFoundError, ConnectionResetError, BrokenPipeError):
+        log.debug("no daemon listens on %s any more", path)
+    except TimeoutError:
+        log.warning(
+            "the daemon at %s did not acknowledge a change within %g s; its kernel cache expires by ttl", path, PATIENCE
+        )

@@ -1,0 +1,122 @@
+"""Renames, as rows of the journal.
+
+A file whose bytes are still in staging goes straight to its final name; one that is in the store is copied there by the server
+and then deleted. A directory moves file by file: other hosts may see both names meanwhile.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fsdriver.backends.base import ABSENT
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import Unsupported
+from fsdriver.journal import Action
+from fsdriver.lookup import Uncommitted
+from fsdriver.runtime import on_loop
+
+if TYPE_CHECKING:
+    from fsdriver.changes import NameChanges
+
+
+def rename_file(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
+    """Move one file, symlink or special node; ``there`` is what the target held (never a directory)."""
+    with route.journal.transaction():
+        if there is not None and there.links:
+            route.relink(there, {target: None})
+        _move(route, source, moving, target, there)
+        route.touch_parent(source)
+        route.touch_parent(target)
+
+
+def _move(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
+    made = replace(moving, ctime_ns=time.time_ns(), links=route.relink(moving, {source: target}))
+    replaced = route.journal.get(route.backend.identity, route.key(target))
+    base = ABSENT if there is None else there.version
+    overwritten = route.uncommitted.pop(target, None)
+    if overwritten is not None:
+        base = overwritten.base
+    fresh = route.uncommitted.get(source)
+    if fresh is not None:
+        # Not yet committed: the rename is a change of this process's view, its first commit goes to the new name.
+        made = replace(fresh.entry, ctime_ns=made.ctime_ns, links=made.links)
+        route.uncommitted[target] = Uncommitted(made, base)
+    else:
+        made = route.owe_same_bytes(source, moving, target, made, base)
+    route.remove_file_rows(source, moving)
+    if replaced is not None and replaced.staging and not route.journal.uses(replaced.staging):
+        staging = route.services.staging
+        if staging.opened(replaced.staging) is None:
+            staging.remove(replaced.staging)
+    route.memory.change(source, None)
+    route.memory.change(target, made)
+
+
+async def rename_directory(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
+    """Move a directory and all below it."""
+    await on_loop()
+    directories, files = await _below(route, source, moving)
+    with route.journal.transaction():
+        if there is not None:
+            route.remove_directory_rows(target, there)
+        for old, entry in directories:
+            new = target + old[len(source) :]
+            route.memory.made_empty(new, entry)
+            route.owe(new, Action.MARKER, entry)
+            route.owe_attributes({new: entry})
+        for old, entry in files:
+            _move(route, old, entry, target + old[len(source) :], None)
+        for old, entry in reversed(directories):
+            route.remove_directory_rows(old, entry)
+        route.touch_parent(source)
+        route.touch_parent(target)
+    route.memory.change(source, None)
+
+
+async def _below(
+    route: NameChanges, path: str, entry: Entry
+) -> tuple[list[tuple[str, Entry]], list[tuple[str, Entry]]]:
+    """(directories, files) at and below a directory, parents first, with their attributes."""
+    directories, files = [(path, entry)], []
+    for name, child in (await route.list(path)).items():
+        inner = f"{path}/{name}"
+        if child.kind is Kind.DIRECTORY:
+            below = await _below(route, inner, await route.stat(inner))
+            directories += below[0]
+            files += below[1]
+        else:
+            files.append((inner, await route.stat(inner)))
+    return directories, files
+
+
+async def exchange_files(route: NameChanges, first: str, one: Entry, second: str, other: Entry) -> None:
+    """Swap two names. Raises Unsupported for directories."""
+    if Kind.DIRECTORY in (one.kind, other.kind):
+        raise Unsupported("directories cannot be exchanged; rename them one after the other", first)
+    if first in route.uncommitted or second in route.uncommitted:
+        raise Unsupported("a file that is being created cannot be exchanged; close it first", first)
+    if one.staging is None and other.staging is None:
+        # Both are in the store: two copies that read from each other would wait for each other for ever.
+        path = route.services.staging.name()
+        with await route.open(first, one) as reader, open(path, "xb") as copy:
+            await on_loop()
+            copy.writelines(await reader.read(offset, min(8 << 20, reader.size - offset)) for offset in range(0, reader.size, 8 << 20))
+        one = replace(one, staging=str(path), version=None)
+    with route.journal.transaction():
+        made_first = _owe_bytes(route, second, other, first, one)
+        made_second = _owe_bytes(route, first, one, second, other)
+        route.touch_parent(first)
+        route.touch_parent(second)
+    route.memory.change(first, made_first)
+    route.memory.change(second, made_second)
+
+
+def _owe_bytes(route: NameChanges, source: str, entry: Entry, target: str, there: Entry) -> Entry:
+    made = replace(entry, ctime_ns=time.time_ns(), links=())
+    if entry.staging is not None:
+        made = replace(made, version=None, key=None)
+        route.owe(target, Action.PUT, made, base=there.version, staging=entry.staging)
+        return made
+    return route.owe_same_bytes(source, entry, target, made, there.version)

@@ -1,0 +1,204 @@
+"""Staging: local files that hold written bytes until every tier that is owed them has them.
+
+Staging lives on the cache's file system, so that sealing an uploaded file, and un-sealing a cached one to write to it, are
+renames. Who has a staging file open holds flock(LOCK_SH) on it: no other process seals it away meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from fsdriver.errors import NoSpace
+
+Signature: TypeAlias = tuple[int, int]
+"""Size and mtime in nanoseconds: what moves when bytes are written."""
+
+_counter: Final = itertools.count()
+
+
+def signature(descriptor: int) -> Signature:
+    """The signature of an open file."""
+    status = os.fstat(descriptor)
+    return status.st_size, status.st_mtime_ns
+
+
+class StagedFile:
+    """One staging file that is open for writing.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies; written through `fileno` (or by the kernel, through a backing id).
+    base : str or None
+        Version the store held when the file was staged: ABSENT ("") for a new name, None to replace whatever is there.
+    committed : tuple or None
+        Signature at the last commit; None before the first.
+    inherited : bool
+        It is the very file that an open cache reader has: descriptors and backing ids of that reader stay valid.
+    """
+
+    __slots__ = ("base", "committed", "descriptor", "inherited", "path", "uploaded")
+
+    def __init__(self, path: Path, descriptor: int, base: str | None, *, inherited: bool = False) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.base = base
+        self.inherited = inherited
+        self.committed: Signature | None = None
+        self.uploaded: tuple[Signature, str] | None = None
+
+    def fileno(self) -> int:
+        """The read-write descriptor."""
+        return self.descriptor
+
+    @property
+    def size(self) -> int:
+        """Bytes now."""
+        return os.fstat(self.descriptor).st_size
+
+    def changed(self) -> bool:
+        """Bytes were written since the last commit (stores through a mapping show once the pages were flushed)."""
+        return self.committed is None or signature(self.descriptor) != self.committed
+
+    def close(self) -> None:
+        """Close the descriptor, and with it the lock; the file stays."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class StagedReader:
+    """Reads a staging file of a pending write: the interface of a cache reader over bytes no store has yet."""
+
+    complete: Final = True
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+
+    @property
+    def size(self) -> int:
+        """Bytes now."""
+        return os.fstat(self._descriptor).st_size
+
+    def fileno(self) -> int:
+        """A read-only descriptor."""
+        return self._descriptor
+
+    def read_now(self, offset: int, size: int) -> bytes:
+        """Bytes at ``offset``; short only at the end."""
+        return os.pread(self._descriptor, size, offset)
+
+    async def read(self, offset: int, size: int) -> bytes:
+        """Same as `read_now`."""
+        return self.read_now(offset, size)
+
+    async def wait_complete(self) -> None:
+        """The file is complete."""
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> StagedReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Staging:
+    """The staging directory, and the staged files this process has open.
+
+    Parameters
+    ----------
+    directory : Path
+        ``<cache_dir>/.staging``.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open: dict[str, StagedFile] = {}
+        self._lock = threading.Lock()
+
+    def name(self) -> Path:
+        """A path no other staging file has."""
+        return self.directory / f"{time.time_ns():x}-{os.getpid():x}-{next(_counter):x}"
+
+    def new(self, base: str | None) -> StagedFile:
+        """An empty staging file.
+
+        Raises
+        ------
+        NoSpace
+            The cache's file system is full.
+        """
+        path = self.name()
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            if error.errno == NoSpace.errno_code:
+                raise NoSpace(
+                    "the file system of the cache is full; free space there or move [cache] dir", str(path)
+                ) from error
+            raise
+        return self._register(StagedFile(path, descriptor, base))
+
+    def adopt(self, path: Path, base: str | None, *, inherited: bool) -> StagedFile:
+        """A file that was renamed into staging."""
+        return self._register(StagedFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC), base, inherited=inherited))
+
+    def opened(self, path: str) -> StagedFile | None:
+        """The staged file this process has open under a path."""
+        return self._open.get(path)
+
+    def release(self, staged: StagedFile) -> None:
+        """Close a staged file; its path stays until it is sealed or removed."""
+        with self._lock:
+            self._open.pop(str(staged.path), None)
+        staged.close()
+
+    def remove(self, path: str | Path) -> None:
+        """Delete a staging file that nobody is owed."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+    def snapshot(self, path: Path) -> Path:
+        """A frozen copy of a staging file (a reflink where the file system has them)."""
+        target = self.name()
+        with open(path, "rb") as source, open(target, "xb", opener=_private) as copy:
+            remaining = os.fstat(source.fileno()).st_size
+            while remaining and (done := os.copy_file_range(source.fileno(), copy.fileno(), remaining)):
+                remaining -= done
+        return target
+
+    def lock_exclusive(self, path: str | Path) -> int | None:
+        """A descriptor with flock(LOCK_EX) if no process has the file open, else None; close it to unlock."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _register(self, staged: StagedFile) -> StagedFile:
+        fcntl.flock(staged.descriptor, fcntl.LOCK_SH)
+        with self._lock:
+            self._open[str(staged.path)] = staged
+        return staged
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)

@@ -1,0 +1,358 @@
+"""Carrying out what the journal owes to one store.
+
+One process a store uploads: whoever holds flock on ``uploader-<digest>.lock`` in the state directory. All others enqueue; when
+the holder ends, the next one with pending work takes over. Uploads never trust that a staging file stands still: its
+signature is taken before and after, and a file that moved is sent again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from fsspec.asyn import get_loop
+
+from fsdriver.attributes import apply_record, to_metadata
+from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.cache import DiskCache, ObjectKey
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, NotFound, ReadOnly, Stale
+from fsdriver.journal import Action, AttributeChange, Journal, Pending
+from fsdriver.runtime import on_loop
+from fsdriver.staging import Signature, Staging, signature
+
+log = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT: Final = 16
+IDLE_POLL: Final = 1.0
+"""Seconds between looks for what other processes enqueued."""
+ATTRIBUTE_DELAY: Final = 0.05
+"""Seconds an attribute object waits for more changes while content is still being sent."""
+PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
+
+
+class AttributeStore(Protocol):
+    """What the uploader needs of the route that wrote a row: its attribute objects."""
+
+    async def flush_attributes(self, directory: str) -> None:
+        """Merge what the journal owes to one attribute object."""
+
+
+@dataclass(slots=True)
+class UploadCounters:
+    """For ``status``."""
+
+    uploaded: int = 0
+    bytes: int = 0
+    copied: int = 0
+    deleted: int = 0
+    conflicts: int = 0
+    failures: int = 0
+    last_error: str = ""
+
+
+class Uploader:
+    """See the module.
+
+    Parameters
+    ----------
+    backend : Backend
+    journal : Journal
+    staging : Staging
+    cache : DiskCache
+        Uploaded files are sealed into it.
+    state_dir : Path
+        Holds the lock.
+    on_done : callable
+        Called on the loop as ``on_done(row, version)`` after a key was carried out; version "" when it was deleted.
+    on_conflict : callable
+        Called as ``on_conflict(row, kept)`` after a foreign writer won; ``kept`` is the path under which the bytes are kept.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        journal: Journal,
+        staging: Staging,
+        cache: DiskCache,
+        state_dir: Path,
+        on_done: Callable[[Pending, str, str | None], None],
+        on_conflict: Callable[[Pending, str], None],
+    ) -> None:
+        self.backend = backend
+        self.journal = journal
+        self.staging = staging
+        self.cache = cache
+        self.counters = UploadCounters()
+        self.routes: dict[str, AttributeStore] = {}
+        digest = hashlib.sha256(backend.identity.encode()).hexdigest()[:16]
+        self._lock_path = state_dir / f"uploader-{digest}.lock"
+        self._lock_fd: int | None = None
+        self._on_done = on_done
+        self._on_conflict = on_conflict
+        self._wake: asyncio.Event | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._flushing: set[tuple[str, str]] = set()
+        self._errors: dict[str, FsdriverError] = {}
+        self._progress: asyncio.Condition | None = None
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There is work; callable from any thread."""
+        loop = get_loop()
+        if loop.is_running():
+            loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        if self._wake is None:
+            self._wake = asyncio.Event()
+            self._progress = asyncio.Condition()
+        if self._task is None or self._task.done():
+            self._task = asyncio.get_running_loop().create_task(self._work())
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Stop; what is not done stays journaled."""
+        await on_loop()
+        tasks = [task for task in (self._task, *self._running) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._unlock()
+
+    def _try_lock(self) -> bool:
+        if self._lock_fd is not None:
+            return True
+        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._lock_fd = descriptor
+        self.journal.reset_inflight(self.backend.identity)
+        return True
+
+    def _unlock(self) -> None:
+        if self._lock_fd is not None:
+            os.close(self._lock_fd)
+            self._lock_fd = None
+
+    # -- waiting -----------------------------------------------------------------------------------------------------
+
+    async def wait(self, owed: Callable[[], bool], keys: Callable[[str], bool], timeout: float | None = None) -> None:
+        """Wait until ``owed()`` is False.
+
+        Raises
+        ------
+        FsdriverError
+            The last failure of a key that ``keys`` selects; its bytes stay journaled and are tried again later.
+        TimeoutError
+        """
+        await on_loop()
+        self._begin()
+        assert self._progress is not None
+        async with asyncio.timeout(timeout):
+            async with self._progress:
+                while owed():
+                    for key, error in self._errors.items():
+                        if keys(key):
+                            raise error
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._progress.wait(), 0.05 if self._lock_fd is None else IDLE_POLL)
+
+    def forget_error(self, key: str) -> None:
+        """A new try of this key begins."""
+        self._errors.pop(key, None)
+
+    async def _advanced(self) -> None:
+        assert self._progress is not None
+        async with self._progress:
+            self._progress.notify_all()
+
+    # -- work --------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        assert self._wake is not None
+        identity = self.backend.identity
+        while True:
+            self._wake.clear()
+            if self._try_lock():
+                for row in self.journal.ready(identity, time.time(), MAX_IN_FLIGHT - len(self._running)):
+                    self.journal.set_inflight(row, True)
+                    self._spawn(self._carry_out(row))
+                self._flush_attributes()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), IDLE_POLL)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("uploading failed in an unexpected way", exc_info=error)
+        if self._wake is not None:
+            self._wake.set()
+
+    def _flush_attributes(self) -> None:
+        """Send attribute objects whose contents are settled: no name of the directory is still to be uploaded."""
+        for root, directory, _ in self.journal.attribute_directories(self.backend.identity):
+            route = self.routes.get(root)
+            if route is not None and (root, directory) not in self._flushing:
+                self._flushing.add((root, directory))
+                self._spawn(self._flush_one(route, root, directory))
+
+    async def _flush_one(self, route: AttributeStore, root: str, directory: str) -> None:
+        key = f"{root}|{directory}"
+        try:
+            if self._running - {asyncio.current_task()}:
+                await asyncio.sleep(ATTRIBUTE_DELAY)
+            await route.flush_attributes(directory)
+            self._errors.pop(key, None)
+        except FsdriverError as error:
+            self._failed(key, error)
+            await asyncio.sleep(IDLE_POLL)
+        finally:
+            self._flushing.discard((root, directory))
+            await self._advanced()
+
+    def _failed(self, key: str, error: FsdriverError) -> None:
+        self._errors[key] = error
+        self.counters.failures += 1
+        self.counters.last_error = str(error)
+        log.warning("not uploaded, will be tried again: %s", error)
+
+    async def _carry_out(self, row: Pending) -> None:
+        try:
+            version, sealed = await self._send(row)
+        except Stale:
+            self._errors[row.key] = Stale("another writer changed it first; the bytes written here are kept", row.path)
+            self._conflict(row)
+        except asyncio.CancelledError:
+            self.journal.set_inflight(row, False)
+            raise
+        except (FsdriverError, OSError) as error:
+            known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
+            delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
+            self.journal.postpone(row, time.time() + delay, str(error))
+            self._failed(row.key, known)
+        else:
+            self._errors.pop(row.key, None)
+            self._done(row, version, sealed)
+        await self._advanced()
+
+    async def _send(self, row: Pending) -> tuple[str, Signature | None]:
+        if row.action is Action.DELETE:
+            await self.backend.delete(row.key, if_version=row.base or None)
+            self.counters.deleted += 1
+            return ABSENT, None
+        metadata = (
+            to_metadata(self._entry(row)) if row.record is not None and self.backend.capabilities.metadata else None
+        )
+        if row.action is Action.MARKER:
+            if self.backend.capabilities.markers or not self.backend.capabilities.strong_versions:
+                await self.backend.put(row.key, b"", metadata=metadata)
+            return ABSENT, None
+        if row.action is Action.COPY:
+            assert row.source is not None
+            info = await self.backend.copy(row.source, row.key, source_version=row.source_version, if_version=row.base)
+            self.counters.copied += 1
+            return info.version, None
+        if row.staging is None:
+            return (await self.backend.put(row.key, b"", metadata=metadata, if_version=row.base)).version, None
+        return await self._put_file(row, Path(row.staging), metadata)
+
+    async def _put_file(self, row: Pending, path: Path, metadata: dict[str, str] | None) -> tuple[str, Signature]:
+        loop = asyncio.get_running_loop()
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if row.size > 1 << 20 or self.staging.opened(str(path)):
+                # Writing dirty pages back re-arms the write fault: a later store through a mapping moves mtime.
+                await loop.run_in_executor(None, os.fdatasync, descriptor)
+            before = signature(descriptor)
+            source = await loop.run_in_executor(None, path.read_bytes) if before[0] <= 1 << 20 else path
+            info = await self.backend.put(row.key, source, metadata=metadata, if_version=row.base)
+            self.counters.uploaded += 1
+            self.counters.bytes += before[0]
+            if signature(descriptor) != before or info.size != before[0]:
+                log.info("%s changed while it was uploaded; it is sent again", row.path)
+                self.journal.write(replace(row, size=os.fstat(descriptor).st_size))
+            return info.version, before
+        finally:
+            os.close(descriptor)
+
+    def _entry(self, row: Pending) -> Entry:
+        return apply_record(Entry(Kind.FILE, size=row.size), row.record or {})
+
+    def _done(self, row: Pending, version: str, sent: Signature | None) -> None:
+        with self.journal.transaction():
+            finished = self.journal.finish(row, version)
+            if finished and row.record is not None and row.action in (Action.PUT, Action.COPY):
+                directory, _, name = row.path.rpartition("/")
+                route = self.routes.get(row.root)
+                changes = self.journal.attribute_changes(row.store, row.root, directory)
+                if route is not None and name in changes and changes[name].record is not None:
+                    record = dict(changes[name].record or {}) | {"etag": version}
+                    self.journal.write_attributes([AttributeChange(row.store, row.root, directory, name, record)])
+        opened = self.staging.opened(row.staging) if row.staging else None
+        if opened is not None and sent is not None:
+            opened.base, opened.uploaded = version, (sent, version)
+        if finished and row.staging and opened is None and not self.journal.uses(row.staging):
+            self.seal(row.key, version, Path(row.staging))
+        if finished and row.action is Action.COPY:
+            self._rekey(row, version)
+        self._on_done(row, version, row.staging if finished else None)
+
+    def seal(self, key: str, version: str, path: Path) -> None:
+        """Make an uploaded staging file the cache's copy of that version; a file somebody still has open is left alone."""
+        try:
+            lock = self.staging.lock_exclusive(path)
+        except FileNotFoundError:
+            return
+        if lock is None:
+            return
+        try:
+            self.cache.seal(ObjectKey(self.backend.identity, key, version, os.fstat(lock).st_size), path)
+        finally:
+            os.close(lock)
+
+    def _rekey(self, row: Pending, version: str) -> None:
+        """The copy's bytes are in the cache under the key they were copied from: move them to their new key."""
+        assert row.source is not None and row.source_version is not None
+        old = ObjectKey(self.backend.identity, row.source, row.source_version, row.size)
+        path = self.staging.name()
+        if self.cache.contains(old) and self.cache.unseal(old, path, reader=None):
+            self.cache.seal(ObjectKey(self.backend.identity, row.key, version, row.size), path)
+
+    def _conflict(self, row: Pending) -> None:
+        """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show."""
+        self.counters.conflicts += 1
+        kept = ""
+        with self.journal.transaction():
+            self.journal.forget(row.store, row.key)
+            if row.action is Action.PUT and row.staging is not None:
+                suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%S')}-{row.seq}"
+                kept = f"{row.path}{suffix}"
+                self.journal.write(replace(row, key=f"{row.key}{suffix}", path=kept, base=ABSENT, inflight=False))
+                log.error(
+                    "%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept
+                )
+        self._on_conflict(row, kept)
+
+
+__all__ = ["NotFound", "UploadCounters", "Uploader"]
