@@ -1,0 +1,13 @@
+"""Bytes kept near: sealed files on disk shared by processes, fills, and metadata with a time to live."""
+
+from __future__ import annotations
+
+from .blocks import BLOCK
+from .disk import DiskCache
+from .epochs import Epochs
+from .keys import Fetch, ObjectKey
+from .reader import Reader
+from .stats import CacheStats
+from .ttl import TTLCache
+
+__all__ = ["BLOCK", "CacheStats", "DiskCache", "Epochs", "Fetch", "ObjectKey", "Reader", "TTLCache"]

@@ -1,0 +1,477 @@
+"""The disk cache of one directory: complete, immutable, version-named files shared by all processes of a user.
+
+`DiskCache` joins the parts: sealed files (`files`, `locks`), fills (`fill`), the index and eviction. Its lock guards tables
+in memory only and is never held while the disk, the index or the network is waited for.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from fsdriver.errors import AccessDenied, ConfigError, Corrupt
+
+from . import locks
+from .eviction import Evictor
+from .files import LocalFile, SealedFile, duplicate, open_sealed, same_file
+from .fill import Fill
+from .index import Index
+from .keys import Fetch, ObjectKey
+from .memory import Budget, Kept
+from .reader import Reader
+from .scratch import Scratch
+from .stats import CacheStats, Counts
+
+_WORKERS: Final = 2
+_USES: Final = 512
+_USES_SECONDS: Final = 60.0
+_BATCH: Final = 64
+
+_log = logging.getLogger("fsdriver.cache")
+_caches: weakref.WeakSet[DiskCache] = weakref.WeakSet()
+
+
+class DiskCache:
+    """Sealed files below ``directory``, and fills that become such.
+
+    Parameters
+    ----------
+    directory : Path
+        Private to one user; gets ``objects/``, ``.staging/`` (never touched here) and ``index.db``.
+    size : int
+        Bound on the bytes of sealed files of all processes.
+    min_free : int
+        Bytes to leave free on the file system.
+    clock : callable
+        Seconds since the epoch, for last use.
+
+    Raises
+    ------
+    ConfigError
+        The directory cannot be made or written, or a newer program wrote its index.
+    AccessDenied
+        It belongs to another user.
+    """
+
+    def __init__(self, directory: Path, *, size: int, min_free: int, clock: Callable[[], float] = time.time) -> None:
+        self.directory = directory
+        self.objects = directory / "objects"
+        self.staging = directory / ".staging"
+        self.counts = Counts()
+        self._clock = clock
+        self._guard = directory / ".lock"
+        self._lock = threading.Lock()
+        self._open: dict[str, SealedFile] = {}
+        self._fills: dict[str, Fill] = {}
+        self._uses: dict[str, float] = {}
+        self._uses_since = clock()
+        self._disk_warned = False
+        self._workers: ThreadPoolExecutor | None = None
+        self.budget = Budget()
+        self.kept = Kept()
+        self._prepare()
+        self._scratch = Scratch(self.objects / ".fills", self._guard)
+        try:
+            self._index = Index(directory / "index.db", self.objects)
+            self._scratch.sweep()
+        except (sqlite3.OperationalError, PermissionError) as error:
+            raise self._unusable(error) from error
+        self._evictor = Evictor(self._index, self.objects, size=size, min_free=min_free, counts=self.counts)
+        _caches.add(self)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def open(self, key: ObjectKey) -> Reader | None:
+        """A reader of the sealed file, or None."""
+        sealed = self._find(key)
+        return None if sealed is None else Reader(self, key, sealed)
+
+    def reader(self, key: ObjectKey, fetch: Fetch) -> Reader:
+        """A reader of the sealed file, of the fill under way in this process, or of a new one."""
+        return Reader(self, key, self.attach(key, fetch), fetch)
+
+    async def fill(self, key: ObjectKey, fetch: Fetch) -> Reader:
+        """A complete reader, after fetching what is missing; errors as `Reader.wait_complete`."""
+        reader = self.reader(key, fetch)
+        try:
+            await reader.wait_complete()
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def contains(self, key: ObjectKey) -> bool:
+        """Whether a sealed file is there."""
+        try:
+            return os.stat(self.objects / key.place).st_size == key.size
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    # -- changing ----------------------------------------------------------------------------------------------------
+
+    def seal(self, key: ObjectKey, path: Path, *, keep_open: bool = False) -> Reader | None:
+        """Adopt a finished local file, which nobody may write any more; ``path`` is gone afterwards.
+
+        A file already there for the key is kept instead. One that finds no room is removed (counted as refused).
+
+        Parameters
+        ----------
+        path : Path
+            On the cache's file system.
+        keep_open : bool
+            Return a reader of the file, even if it found no room.
+
+        Raises
+        ------
+        Corrupt
+            The file has not the size of the key.
+        """
+        file = open_sealed(path, key.size)
+        if file is None:
+            raise Corrupt(f"the file to seal is not one of {key.size} bytes that nobody holds exclusively", str(path))
+        sealed = self._adopt(key, file, path)
+        if keep_open:
+            return Reader(self, key, sealed)
+        self.release(sealed)
+        return None
+
+    def unseal(self, key: ObjectKey, target: Path, *, reader: Reader | None = None) -> bool:
+        """Rename the sealed file to ``target``, to be written there.
+
+        ``reader`` is this process's own: its descriptor then is of the file at ``target``, and so is that of every other
+        reader of the key in this process, who will see what is written. Without ``reader`` nobody may have it open.
+
+        Returns
+        -------
+        bool
+            False if somebody else has the file open, or it is not in the cache: copy the bytes instead.
+        """
+        path = self.objects / key.place
+        sealed = reader.sealed if reader is not None else None
+        if reader is not None and (sealed is None or sealed.path is None or sealed.pid != os.getpid()):
+            return False
+        with locks.mutex(self._guard):
+            if sealed is not None:
+                file = sealed.file
+                if not same_file(path, file.descriptor):
+                    return False
+                if not locks.exclude(file.descriptor):
+                    locks.share(file.descriptor)  # always possible: LOCK_EX is asked for under the mutex only
+                    return False
+            else:
+                try:
+                    file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+                except (FileNotFoundError, NotADirectoryError):
+                    return False
+                if not locks.exclude(file.descriptor):
+                    return False
+            try:
+                os.rename(path, target)
+                self._index.remove(key.place)
+            finally:
+                # Readers verify the name after they get the lock, so giving it up now lets nobody in.
+                locks.share(file.descriptor)
+        with self._lock:
+            if sealed is not None and self._open.get(key.place) is sealed:
+                del self._open[key.place]
+            if sealed is not None:
+                sealed.path = None
+        return True
+
+    def discard(self, key: ObjectKey) -> None:
+        """Remove a file even if it is open or pinned (its bytes are wrong or unwanted); readers keep their descriptor."""
+        with locks.mutex(self._guard):
+            self._evictor.forget(key.place)
+        with self._lock:
+            self._open.pop(key.place, None)
+
+    def pin(self, key: ObjectKey) -> None:
+        """Protect the key from eviction, in this and all later processes, also before it is here."""
+        self._index.pin(key.place)
+
+    def unpin(self, key: ObjectKey) -> None:
+        """Undo `pin`."""
+        self._index.unpin(key.place)
+
+    def evict(self, store: str, key_prefix: str | None = None) -> int:
+        """Remove the files of a store (or of its keys with a prefix) that are neither pinned nor open; bytes freed."""
+        return self._remove(store, key_prefix)
+
+    def clear(self) -> int:
+        """Remove all files that are neither pinned nor open; bytes freed."""
+        return self._remove(None, None)
+
+    # -- the whole ---------------------------------------------------------------------------------------------------
+
+    def stats(self) -> CacheStats:
+        """Totals of the directory and counts of this process."""
+        size, entries = self._index.totals()
+        with self._lock:
+            opened, filling = len(self._open), len(self._fills)
+        counts = self.counts
+        return CacheStats(
+            bytes=size,
+            entries=entries,
+            size=self._evictor.size,
+            pinned=self._index.pins(),
+            open=opened,
+            filling=filling,
+            memory=self.budget.used + self.kept.used,
+            hits=counts.hits,
+            misses=counts.misses,
+            fetches=counts.fetches,
+            fetched_bytes=counts.fetched_bytes,
+            failed_fetches=counts.failed_fetches,
+            sealed=counts.sealed,
+            refused=counts.refused,
+            uncached=counts.uncached,
+            evictions=counts.evictions,
+            evicted_bytes=counts.evicted_bytes,
+        )
+
+    def close(self) -> None:
+        """Write down last uses, end the fills, close the index. Open readers of sealed files stay usable."""
+        with self._lock:
+            fills = list(self._fills.values())
+            self._fills.clear()
+        for fill in fills:
+            fill.abandon()
+        if self._workers is not None:
+            self._workers.shutdown(wait=True)
+            self._workers = None
+        self._flush_uses()
+        self._scratch.close()
+        self._index.close()
+
+    # -- for readers and fills ---------------------------------------------------------------------------------------
+
+    @property
+    def workers(self) -> Executor:
+        """Threads for writes, renames and evictions."""
+        if self._workers is None:
+            with self._lock:
+                if self._workers is None:
+                    self._workers = ThreadPoolExecutor(_WORKERS, "fsdriver-cache")
+        return self._workers
+
+    def attach(self, key: ObjectKey, fetch: Fetch) -> SealedFile | Fill:
+        """The source of a new reader, counted as used by it."""
+        sealed = self._find(key)
+        if sealed is not None:
+            return sealed
+        if key.size == 0:
+            file, path = self._scratch.create(0)
+            return self.adopt(key, file, path)
+        with self._lock:
+            fill = self._fills.get(key.place)
+            if fill is None:
+                stored = key.size <= self._evictor.size
+                if not stored:
+                    self.counts.uncached += 1
+                fill = self._fills[key.place] = Fill(self, key, fetch, stored=stored)
+            fill.readers += 1
+            return fill
+
+    def release(self, source: SealedFile | Fill) -> None:
+        """A reader of ``source`` has closed."""
+        with self._lock:
+            source.readers -= 1
+            if source.readers > 0:
+                return
+            if isinstance(source, SealedFile):
+                self._forget_open(source)
+                return
+            if self._fills.get(source.key.place) is source:
+                del self._fills[source.key.place]
+            settled = source.settled
+        if not settled:
+            source.abandon()
+        elif source.sealed is not None:
+            self.release(source.sealed)
+
+    def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]:
+        """A sparse file to fill."""
+        return self._scratch.create(key.size)
+
+    def has_space(self, size: int) -> bool:
+        """Whether ``size`` more bytes can be written to disk, if need be after evicting others."""
+        if self._evictor.free() >= size:
+            return True
+        self._flush_uses()
+        with locks.mutex(self._guard):
+            return self._evictor.make_room(0, size)
+
+    def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
+        """Seal a filled temporary file; one that cannot be kept stays readable until its last reader closes."""
+        readable = open_sealed(path, key.size)
+        if readable is not None:
+            return self._adopt(key, readable, path)
+        _log.warning("%s was removed by another program; %s is not kept", path, key.label)
+        return self._unkept(LocalFile(duplicate(file)), key)
+
+    def finished(self, fill: Fill) -> None:
+        """A fill has its sealed file."""
+        with self._lock:
+            fill.settled = True
+            if self._fills.get(fill.key.place) is fill:
+                del self._fills[fill.key.place]
+            unused = fill.readers == 0
+        if unused and fill.sealed is not None:
+            self.release(fill.sealed)
+
+    def disk_failed(self, key: ObjectKey, error: OSError) -> None:
+        """A fill goes on without the disk."""
+        self.counts.uncached += 1
+        if not self._disk_warned:
+            self._disk_warned = True
+            _log.warning(
+                "%s: the cache disk cannot be written (%s); reading goes on without caching. Free space on %s or move the"
+                " cache with FSDRIVER_CACHE_DIR. Later failures are only counted",
+                key.label,
+                error.strerror or error,
+                self.directory,
+            )
+
+    # -- inner parts -------------------------------------------------------------------------------------------------
+
+    def _find(self, key: ObjectKey) -> SealedFile | None:
+        place = key.place
+        with self._lock:
+            sealed = self._open.get(place)
+            if sealed is not None:
+                sealed.readers += 1
+                self.counts.hits += 1
+                return sealed
+        path = self.objects / place
+        file = open_sealed(path, key.size)
+        if file is None:
+            with self._lock:
+                self.counts.misses += 1
+            return None
+        now = self._clock()
+        with self._lock:
+            self.counts.hits += 1
+            self._uses[place] = now
+            due = len(self._uses) >= _USES or now - self._uses_since >= _USES_SECONDS
+            if due:
+                self._uses_since = now
+            sealed = self._register(SealedFile(file, path, place))
+        if due:
+            self.workers.submit(self._flush_uses)
+        return sealed
+
+    def _register(self, sealed: SealedFile) -> SealedFile:
+        """The process's one open file of this place, counted as used once more. Needs the lock."""
+        sealed = self._open.setdefault(sealed.place, sealed)
+        sealed.readers += 1
+        return sealed
+
+    def _forget_open(self, sealed: SealedFile) -> None:
+        if self._open.get(sealed.place) is sealed:
+            del self._open[sealed.place]
+
+    def _adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
+        """Move an open, shared-locked file to its place."""
+        self._flush_uses()
+        target = self.objects / key.place
+        try:
+            with locks.mutex(self._guard):
+                present = open_sealed(target, key.size)
+                if present is not None:
+                    path.unlink(missing_ok=True)
+                    file = present
+                elif self._evictor.make_room(key.size):
+                    self._index.add(key, self._clock())
+                    _move(path, target)
+                else:
+                    self.counts.refused += 1
+                    path.unlink(missing_ok=True)
+                    return self._unkept(file, key)
+        except (OSError, sqlite3.Error) as error:
+            failure = error if isinstance(error, OSError) else OSError(0, f"index: {error}")
+            self.disk_failed(key, failure)
+            path.unlink(missing_ok=True)
+            return self._unkept(file, key)
+        with self._lock:
+            self.counts.sealed += 1
+            return self._register(SealedFile(file, target, key.place))
+
+    def _unkept(self, file: LocalFile, key: ObjectKey) -> SealedFile:
+        sealed = SealedFile(file, None, key.place)
+        sealed.readers = 1
+        return sealed
+
+    def _remove(self, store: str | None, prefix: str | None) -> int:
+        self._flush_uses()
+        places = self._index.places(store, prefix)
+        freed = 0
+        for start in range(0, len(places), _BATCH):
+            with locks.mutex(self._guard):
+                freed += self._evictor.remove(places[start : start + _BATCH])
+        return freed
+
+    def _flush_uses(self) -> None:
+        with self._lock:
+            uses, self._uses = self._uses, {}
+        if not uses:
+            return
+        try:
+            self._index.touch(uses)
+        except sqlite3.Error as error:
+            _log.warning("last uses were not written to the cache index: %s", error)
+
+    def _prepare(self) -> None:
+        try:
+            for directory in (self.directory, self.objects, self.staging):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unusable(error) from error
+        owner = os.stat(self.directory).st_uid
+        if owner != os.geteuid():
+            raise AccessDenied(
+                f"this cache belongs to uid {owner}, and caches are private: set FSDRIVER_CACHE_DIR to a directory of yours",
+                str(self.directory),
+            )
+
+    def _unusable(self, error: Exception) -> ConfigError:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return ConfigError(
+            f"the cache directory cannot be made or written ({reason}): set FSDRIVER_CACHE_DIR or cache.dir to one that can",
+            str(self.directory),
+        )
+
+    def _after_fork(self) -> None:
+        """In a forked child: threads, fills and database connections are the parent's."""
+        self._lock = threading.Lock()
+        self._workers = None
+        self._fills = {}
+        self._open = {}
+        self._uses = {}
+        self.budget = Budget()
+        self.kept = Kept()
+        self._index.after_fork()
+        self._scratch.after_fork()
+
+
+def _move(path: Path, target: Path) -> None:
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(path, target)
+
+
+def _after_fork() -> None:
+    for cache in _caches:
+        cache._after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,99 @@
+"""Keeping the byte bound and the free space: which sealed files go, and how one is taken away safely.
+
+Every method needs the mutex of the cache directory. Hits never do.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from . import locks
+from .files import LocalFile
+from .index import Index
+from .stats import Counts
+
+_BATCH: Final = 64
+
+
+class Evictor:
+    """Removes least recently used files, never one that is pinned or that any process has open.
+
+    Parameters
+    ----------
+    index : Index
+    objects : Path
+        The directory of sealed files.
+    size : int
+        Byte bound.
+    min_free : int
+        Bytes to leave free on the file system.
+    counts : Counts
+    """
+
+    def __init__(self, index: Index, objects: Path, *, size: int, min_free: int, counts: Counts) -> None:
+        self.size = size
+        self.min_free = min_free
+        self._index = index
+        self._objects = objects
+        self._counts = counts
+
+    def free(self) -> int:
+        """Bytes this user may still write on the cache's file system, beyond `min_free`."""
+        status = os.statvfs(self._objects)
+        return status.f_bavail * status.f_frsize - self.min_free
+
+    def make_room(self, wanted: int, unwritten: int = 0) -> bool:
+        """Evict until ``wanted`` more bytes fit the bound and ``unwritten`` of them the disk; False if they cannot."""
+        if wanted > self.size:
+            return False
+        return self._evict_until(lambda: self._index.totals()[0] + wanted <= self.size and self.free() >= unwritten)
+
+    def remove(self, places: Iterable[tuple[str, int]]) -> int:
+        """Remove files that nobody has open; the bytes freed."""
+        return sum(self._take(place, size) for place, size in places)
+
+    def forget(self, place: str) -> None:
+        """Remove a file whether open or not: readers keep their descriptor."""
+        path = self._objects / place
+        path.unlink(missing_ok=True)
+        self._index.remove(place)
+        self._prune(path)
+
+    def _evict_until(self, enough: Callable[[], bool]) -> bool:
+        after = (-1.0, "")
+        while not enough():
+            batch = self._index.oldest(after, _BATCH)
+            if not batch:
+                return False
+            for used, place, size in batch:
+                after = (used, place)
+                if self._take(place, size) and enough():
+                    return True
+        return True
+
+    def _take(self, place: str, size: int) -> int:
+        """Remove one file unless somebody has it open; the bytes freed."""
+        path = self._objects / place
+        try:
+            file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except (FileNotFoundError, NotADirectoryError):
+            self._index.remove(place)
+            return 0
+        if not locks.exclude(file.descriptor):
+            return 0
+        path.unlink()
+        self._index.remove(place)
+        self._prune(path)
+        self._counts.evictions += 1
+        self._counts.evicted_bytes += size
+        return size
+
+    @staticmethod
+    def _prune(path: Path) -> None:
+        try:
+            path.parent.rmdir()
+        except OSError:
+            return  # other versions of the key are there

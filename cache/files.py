@@ -1,0 +1,92 @@
+"""Open local files whose descriptor lives exactly as long as somebody uses it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import locks
+
+
+class LocalFile:
+    """A descriptor closed when the last reference goes.
+
+    Readers in other threads take a reference for the time of one pread, so a close never hands their descriptor number to
+    another file under them.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes; less only at the end of the file."""
+        data = os.pread(self.descriptor, size, offset)
+        if len(data) == size or not data:
+            return data
+        parts = [data]
+        done = len(data)
+        while done < size and (data := os.pread(self.descriptor, size - done, offset + done)):
+            parts.append(data)
+            done += len(data)
+        return b"".join(parts)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """All of ``data``."""
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self.descriptor, data[done:], offset + done)
+
+
+class SealedFile:
+    """A complete, immutable file, held with LOCK_SH and shared by all readers of this process.
+
+    Attributes
+    ----------
+    place : str
+        Its name below ``objects/``.
+    readers : int
+        Counted by `DiskCache`, under its lock.
+    """
+
+    __slots__ = ("file", "path", "pid", "place", "readers")
+
+    def __init__(self, file: LocalFile, path: Path | None, place: str) -> None:
+        self.file = file
+        self.path = path
+        self.place = place
+        self.pid = os.getpid()
+        self.readers = 0
+
+
+def open_sealed(path: Path, size: int) -> LocalFile | None:
+    """Open a sealed file read-only under LOCK_SH; None if it is not there, is being taken away, or has another size."""
+    try:
+        file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not locks.share(file.descriptor):
+        return None
+    # Between open and lock it may have been evicted or un-sealed: the name must still be this file's.
+    return file if same_file(path, file.descriptor, size) else None
+
+
+def same_file(path: Path, descriptor: int, size: int | None = None) -> bool:
+    """Whether ``path`` names the open file (and that has ``size`` bytes)."""
+    try:
+        named = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    opened = os.fstat(descriptor)
+    return named.st_ino == opened.st_ino and named.st_dev == opened.st_dev and size in (None, opened.st_size)
+
+
+def duplicate(file: LocalFile) -> int:
+    """A descriptor of its own (offset and lock) on the same file, even if its name has gone; LOCK_SH is held on it."""
+    descriptor = os.open(f"/proc/self/fd/{file.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+    locks.share(descriptor)
+    return descriptor

@@ -1,0 +1,344 @@
+"""One object on its way into the cache: a sparse file, a block map, and the requests under way.
+
+Everything but `local` and `abandon` runs on the event loop, so state needs no lock; no lock is held while a request waits.
+Bytes go to waiting readers straight from the fetched buffer; the buffer goes to disk; then the blocks count as present.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import Final, Protocol
+
+from fsdriver.errors import BackendError, Corrupt, NoSpace
+
+from .blocks import BLOCK, PRESENT, BlockMap
+from .files import LocalFile, SealedFile
+from .keys import Fetch, ObjectKey
+from .memory import Budget, Kept
+from .readahead import LARGEST_REQUEST, MIB, REQUESTS_AHEAD, SMALLEST_REQUEST, Plan
+from .stats import Counts
+
+WHOLE: Final = 1 * MIB
+"""Objects up to this many bytes are fetched in one request."""
+UNSTORED_WINDOW: Final = 16 * MIB
+"""Read-ahead of a fill without a disk file: a part of what `Kept` holds, so that it is read before it is dropped."""
+_INLINE_WRITE: Final = 1 * MIB
+
+_log = logging.getLogger("fsdriver.cache")
+
+
+class Storage(Protocol):
+    """What a fill needs of the disk cache."""
+
+    counts: Counts
+    budget: Budget
+    kept: Kept
+
+    @property
+    def workers(self) -> Executor: ...
+    def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]: ...
+    def has_space(self, size: int) -> bool: ...
+    def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile: ...
+    def finished(self, fill: Fill) -> None: ...
+    def disk_failed(self, key: ObjectKey, error: OSError) -> None: ...
+
+
+class _Request:
+    """One ranged fetch. ``arrived`` gives the buffer to waiters; ``task`` ends when the buffer is on disk, or failed."""
+
+    __slots__ = ("arrived", "buffer", "end", "error", "start", "task")
+
+    def __init__(self, start: int, end: int, arrived: asyncio.Future[memoryview]) -> None:
+        self.start = start
+        self.end = end
+        self.arrived = arrived
+        self.buffer: memoryview | None = None
+        self.error: BaseException | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Fill:
+    """See the module.
+
+    Parameters
+    ----------
+    storage : Storage
+    key : ObjectKey
+    fetch : Fetch
+    stored : bool
+        False: the object can't be kept on disk; it streams through memory.
+
+    Attributes
+    ----------
+    readers : int
+        Counted by `DiskCache`, under its lock.
+    settled : bool
+        `DiskCache` took note of the finished file.
+    sealed : SealedFile or None
+        The finished file.
+    """
+
+    def __init__(self, storage: Storage, key: ObjectKey, fetch: Fetch, *, stored: bool) -> None:
+        self.key = key
+        self.blocks = BlockMap(key.size)
+        self.sealed: SealedFile | None = None
+        self.readers = 0
+        self.settled = False
+        self.stored = stored
+        self.pid = os.getpid()
+        self._storage = storage
+        self._fetch = fetch
+        self._file: LocalFile | None = None
+        self._path: Path | None = None
+        self._requests: dict[int, _Request] = {}
+        self._active = 0
+        self._plan: Plan | None = None
+        self._sealing: asyncio.Task[None] | None = None
+        self._abandoned = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    # -- from any thread ---------------------------------------------------------------------------------------------
+
+    def local(self, start: int, end: int) -> bytes | memoryview | None:
+        """Bytes that are on disk or in one fetched buffer; None when some would have to be fetched."""
+        file = self._file
+        if file is not None and self.blocks.has(start, end):
+            return file.read(start, end - start)
+        request = self._requests.get(start // BLOCK)
+        if request is not None and request.end >= end:
+            buffer = request.buffer
+            if buffer is not None:
+                return buffer[start - request.start : end - request.start]
+        return None
+
+    def suggest(self, plan: Plan) -> None:
+        """Fetch ahead, if there is anything worth a request."""
+        loop = self._loop
+        if loop is not None and self._active < REQUESTS_AHEAD and next(iter(self._pieces(plan)), None):
+            loop.call_soon_threadsafe(self.extend, plan)
+
+    def abandon(self) -> None:
+        """The last reader has gone: stop fetching, drop what is there (a file being sealed is kept)."""
+        self._abandoned = True
+        loop = self._loop
+        if loop is not None and not loop.is_closed() and self.pid == os.getpid():
+            loop.call_soon_threadsafe(self._drop)
+
+    # -- on the loop -------------------------------------------------------------------------------------------------
+
+    async def read(self, start: int, end: int, plan: Plan | None = None) -> bytes | memoryview:
+        """Bytes of one range, fetching the blocks it lacks, and then what ``plan`` wants ahead."""
+        self.demand(start, end)
+        if plan is not None:
+            self.extend(plan)
+        return await self.collect(start, end)
+
+    def demand(self, start: int, end: int) -> None:
+        """Begin to fetch the missing blocks of a range."""
+        if self.key.size <= WHOLE:
+            start, end = 0, self.key.size
+        for first, last in self.blocks.missing(start, end, LARGEST_REQUEST):
+            self._request(first, last)
+
+    def extend(self, plan: Plan) -> None:
+        """Begin to fetch ahead, as far as requests and memory allow; the rest follows as requests end."""
+        self._plan = None
+        for first, last in self._pieces(plan):
+            if self._active >= REQUESTS_AHEAD or not self._storage.budget.free(last - first):
+                self._plan = plan
+                return
+            self._request(first, last)
+
+    async def collect(self, start: int, end: int) -> bytes | memoryview:
+        """Bytes of a range whose blocks are present or demanded."""
+        whole: bytearray | None = None
+        position = start
+        while position < end:
+            piece = await self._piece(position, end)
+            if whole is None:
+                if len(piece) == end - start:
+                    return piece
+                whole = bytearray(end - start)
+            whole[position - start : position - start + len(piece)] = piece
+            position += len(piece)
+        return memoryview(whole or b"")
+
+    async def complete(self) -> None:
+        """Fetch all that is missing and seal the file.
+
+        Raises
+        ------
+        NoSpace
+            The disk cannot hold it.
+        """
+        request = min(max(SMALLEST_REQUEST, self.key.size // REQUESTS_AHEAD), LARGEST_REQUEST)
+        if self.key.size <= WHOLE:
+            request = WHOLE
+        while self.sealed is None and self._sealing is None:
+            if not self.stored:
+                raise NoSpace("the cache cannot hold the whole object: raise cache.size or free disk space", self.key.label)
+            waiting = {one.task: one for one in self._requests.values()}
+            for first, last in self.blocks.missing(0, self.key.size, request):
+                if len(waiting) >= REQUESTS_AHEAD:
+                    break
+                one = self._request(first, last)
+                waiting[one.task] = one
+            done, _ = await asyncio.wait([task for task in waiting if task], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                error = waiting[task].error
+                if error is not None:
+                    raise error
+        if self._sealing is not None:
+            await asyncio.shield(self._sealing)
+
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _pieces(self, plan: Plan) -> Iterable[tuple[int, int]]:
+        """Missing ranges of a plan; none so small at its far end that it is better asked for later, with more."""
+        end = plan.end if self.stored else min(plan.end, plan.start + UNSTORED_WINDOW)
+        near = plan.start + (end - plan.start) // 2
+        for first, last in self.blocks.missing(plan.start, end, plan.request):
+            if last < end or last == self.key.size or last - first >= plan.request or first < near:
+                yield first, last
+
+    def _request(self, start: int, end: int) -> _Request:
+        self._loop = loop = asyncio.get_running_loop()
+        request = _Request(start, end, loop.create_future())
+        self.blocks.mark(start, end, 1)
+        for block in range(start // BLOCK, -(-end // BLOCK)):
+            self._requests[block] = request
+        self._active += 1
+        request.task = loop.create_task(self._run(request))
+        return request
+
+    async def _run(self, request: _Request) -> None:
+        size = request.end - request.start
+        storage = self._storage
+        held = False
+        try:
+            await storage.budget.acquire(size)
+            held = True
+            data = await self._fetch(request.start, request.end)
+            storage.counts.fetches += 1
+            if len(data) != size:
+                raise Corrupt(
+                    f"the store sent {len(data)} bytes for {request.start}-{request.end}; reading it again may help",
+                    self.key.label,
+                )
+            storage.counts.fetched_bytes += size
+            request.buffer = memoryview(data).toreadonly()
+            request.arrived.set_result(request.buffer)
+            if await self._store(request.start, request.buffer):
+                self._settle(request, PRESENT)
+            else:
+                storage.kept.keep(request, size, lambda: self._settle(request, 0))
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
+            self._fail(request, error)
+            raise
+        except BaseException as error:  # noqa: BLE001 - also what Rust libraries raise past Exception; the waiters get it
+            storage.counts.failed_fetches += 1
+            self._fail(request, error)
+        finally:
+            self._active -= 1
+            if held:
+                storage.budget.release(size)
+        self._next()
+
+    def _fail(self, request: _Request, error: BaseException) -> None:
+        """Wake all waiters with the error; the blocks are missing again, so the next read tries anew."""
+        if isinstance(error, asyncio.CancelledError):
+            error = BackendError("the reader was closed while a read waited for the store", self.key.label)
+        request.error = error
+        self._plan = None
+        self._settle(request, 0)
+        if not request.arrived.done():
+            request.arrived.set_exception(error)
+            request.arrived.exception()  # a read-ahead has no waiter to take it
+
+    def _settle(self, request: _Request, state: int) -> None:
+        """The request is over: its blocks are present or missing."""
+        self.blocks.mark(request.start, request.end, state)
+        for block in range(request.start // BLOCK, -(-request.end // BLOCK)):
+            self._requests.pop(block, None)
+
+    def _next(self) -> None:
+        if self.blocks.complete and self._sealing is None and not self._abandoned:
+            self._sealing = asyncio.get_running_loop().create_task(self._seal())
+        elif self._plan is not None:
+            self.extend(self._plan)
+
+    async def _piece(self, position: int, end: int) -> bytes | memoryview:
+        """Bytes from ``position`` on, as many as one buffer or the disk has."""
+        while True:
+            request = self._requests.get(position // BLOCK)
+            if request is not None:
+                buffer = request.buffer if request.buffer is not None else await asyncio.shield(request.arrived)
+                return buffer[position - request.start : min(end, request.end) - request.start]
+            file = self._file
+            if file is not None and self.blocks.state(position) == PRESENT:
+                stop = min((position // BLOCK + 1) * BLOCK, end)
+                while stop < end and self.blocks.state(stop) == PRESENT:
+                    stop = min(stop + BLOCK, end)
+                data = file.read(position, stop - position)
+                if len(data) != stop - position:
+                    raise Corrupt("its temporary cache file was cut short by another program", self.key.label)
+                return data
+            # A buffer that was dropped before we came to it.
+            self.demand(position, end)
+
+    # -- disk --------------------------------------------------------------------------------------------------------
+
+    async def _store(self, start: int, buffer: memoryview) -> bool:
+        if not self.stored:
+            return False
+        loop = asyncio.get_running_loop()
+        storage = self._storage
+        try:
+            if self._file is None:
+                self._file, self._path = storage.temporary(self.key)
+            if len(buffer) <= _INLINE_WRITE:
+                if storage.has_space(len(buffer)):
+                    self._file.write(start, buffer)
+                    return True
+            elif await loop.run_in_executor(storage.workers, _write, storage.has_space, self._file, start, buffer):
+                return True
+            raise NoSpace("the cache's file system has no more free space than cache.min_free", self.key.label)
+        except OSError as error:
+            self.stored = False
+            storage.disk_failed(self.key, error)
+            return False
+
+    async def _seal(self) -> None:
+        storage = self._storage
+        assert self._file is not None and self._path is not None
+        self.sealed = await asyncio.get_running_loop().run_in_executor(
+            storage.workers, storage.adopt, self.key, self._file, self._path
+        )
+        self._file = self.sealed.file
+        self._path = None
+        storage.finished(self)
+
+    def _drop(self) -> None:
+        if self._sealing is not None:
+            return
+        for request in set(self._requests.values()):
+            self._storage.kept.forget(request)
+            if request.task is not None:
+                request.task.cancel()
+        self._plan = None
+        self._file = None
+        path, self._path = self._path, None
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+def _write(has_space: Callable[[int], bool], file: LocalFile, start: int, buffer: memoryview) -> bool:
+    if not has_space(len(buffer)):
+        return False
+    file.write(start, buffer)
+    return True

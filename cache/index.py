@@ -1,0 +1,254 @@
+"""The SQLite index of sealed files: sizes, last use, pins, totals. Rebuildable; shared by processes (WAL).
+
+A row is written before its file gets its name and removed after the file, so a crash leaves a row without a file (found at
+eviction), never a file without a row. Only an index that was lost is rebuilt from the files, once, by who makes the new one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from fsdriver.errors import ConfigError
+
+from . import locks
+from .keys import ObjectKey, digest
+
+SCHEMA: Final = 1
+FILE_FORMAT: Final = 1
+"""Of a sealed file: the object's bytes and nothing else."""
+BUSY_SECONDS: Final = 30.0
+
+_CREATE: Final = f"""
+CREATE TABLE entries (
+    place TEXT PRIMARY KEY, store BLOB, key BLOB, version TEXT, size INTEGER NOT NULL, used REAL NOT NULL,
+    format INTEGER NOT NULL, codec TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX entries_used ON entries (used);
+CREATE INDEX entries_key ON entries (store, key);
+CREATE TABLE pins (place TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE totals (bytes INTEGER NOT NULL, entries INTEGER NOT NULL);
+INSERT INTO totals VALUES (0, 0);
+CREATE TRIGGER entry_added AFTER INSERT ON entries
+    BEGIN UPDATE totals SET bytes = bytes + NEW.size, entries = entries + 1; END;
+CREATE TRIGGER entry_removed AFTER DELETE ON entries
+    BEGIN UPDATE totals SET bytes = bytes - OLD.size, entries = entries - 1; END;
+CREATE TRIGGER entry_resized AFTER UPDATE OF size ON entries
+    BEGIN UPDATE totals SET bytes = bytes + NEW.size - OLD.size; END;
+PRAGMA user_version = {SCHEMA};
+"""
+
+_log = logging.getLogger("fsdriver.cache")
+
+
+class Index:
+    """The index of one cache directory. Thread-safe; a forked child opens its own connection.
+
+    Parameters
+    ----------
+    path : Path
+        The database; made when missing or damaged, then filled from the files below ``objects``.
+    objects : Path
+        The directory of sealed files.
+
+    Raises
+    ------
+    ConfigError
+        The index was written by a newer version of the program.
+    """
+
+    def __init__(self, path: Path, objects: Path) -> None:
+        self._path = path
+        self._objects = objects
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._inherited: list[sqlite3.Connection] = []
+        with self._lock:
+            self._open()
+
+    def after_fork(self) -> None:
+        """In a forked child: leave the parent's connection alone (SQLite forbids its use) and connect anew when needed."""
+        self._lock = threading.Lock()
+        if self._connection is not None:
+            self._inherited.append(self._connection)
+            self._connection = None
+
+    def close(self) -> None:
+        """Disconnect; the next use connects again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    # -- entries -----------------------------------------------------------------------------------------------------
+
+    def add(self, key: ObjectKey, now: float) -> None:
+        """Record a file that is about to be sealed."""
+        self._execute(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '') ON CONFLICT (place) DO UPDATE SET used = excluded.used",
+            (key.place, _blob(key.store), _blob(key.key), key.version, key.size, now, FILE_FORMAT),
+        )
+
+    def remove(self, place: str) -> None:
+        """Forget a file that has gone."""
+        self._execute("DELETE FROM entries WHERE place = ?", (place,))
+
+    def touch(self, uses: dict[str, float]) -> None:
+        """Note last uses, one transaction for all."""
+        with self._transaction() as connection:
+            connection.executemany(
+                "UPDATE entries SET used = max(used, ?) WHERE place = ?", [(used, place) for place, used in uses.items()]
+            )
+
+    def totals(self) -> tuple[int, int]:
+        """Bytes and entries."""
+        row = self._query("SELECT bytes, entries FROM totals")[0]
+        return int(row[0]), int(row[1])
+
+    def oldest(self, after: tuple[float, str], count: int) -> list[tuple[float, str, int]]:
+        """Entries that are not pinned as (last use, place, bytes), least recently used first, beyond ``after``."""
+        rows = self._query(
+            "SELECT used, place, size FROM entries WHERE (used, place) > (?, ?) AND place NOT IN (SELECT place FROM pins)"
+            " ORDER BY used, place LIMIT ?",
+            (*after, count),
+        )
+        return [(float(used), str(place), int(size)) for used, place, size in rows]
+
+    def places(self, store: str | None, prefix: str | None) -> list[tuple[str, int]]:
+        """Entries that are not pinned as (place, bytes): all, those of a store, or of its keys that begin with ``prefix``."""
+        where, values = "1", ()
+        if store is not None and not prefix:
+            base = digest(store)
+            where, values = "place > ? AND place < ?", (f"{base}/", f"{base}0")
+        elif store is not None and prefix:
+            low = _blob(prefix)
+            where, values = "store = ? AND substr(key, 1, ?) = ?", (_blob(store), len(low), low)
+        rows = self._query(f"SELECT place, size FROM entries WHERE {where} AND place NOT IN (SELECT place FROM pins)", values)
+        return [(str(place), int(size)) for place, size in rows]
+
+    # -- pins --------------------------------------------------------------------------------------------------------
+
+    def pin(self, place: str) -> None:
+        """Protect a file from eviction, also one not yet here."""
+        self._execute("INSERT OR IGNORE INTO pins VALUES (?)", (place,))
+
+    def unpin(self, place: str) -> None:
+        """Undo `pin`."""
+        self._execute("DELETE FROM pins WHERE place = ?", (place,))
+
+    def pins(self) -> int:
+        """Number of pins."""
+        return int(self._query("SELECT count(*) FROM pins")[0][0])
+
+    # -- the database ------------------------------------------------------------------------------------------------
+
+    def _query(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._connected().execute(statement, values).fetchall()
+
+    def _execute(self, statement: str, values: Sequence[Any]) -> None:
+        with self._lock:
+            self._connected().execute(statement, values)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None or self._identity != _identity(self._path):
+            if self._connection is not None:
+                _log.warning("%s was removed while in use; making it anew from the files", self._path)
+                self._connection.close()
+                self._connection = None
+            self._open()
+        assert self._connection is not None
+        return self._connection
+
+    def _open(self) -> None:
+        self._objects.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with locks.mutex(Path(f"{self._path}.lock")):
+            try:
+                connection = self._connect()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                _log.warning("%s is damaged (%s); making it anew from the files", self._path, error)
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+                connection = self._connect()
+            self._connection = connection
+            self._identity = _identity(self._path)
+
+    def _connect(self) -> sqlite3.Connection:
+        if not self._path.exists():
+            # Only a new file may be closed here: closing drops the POSIX locks of every connection of this process to it.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if self._schema(connection) == 0:
+                connection.execute("BEGIN IMMEDIATE")
+                # Another process may have been first.
+                if self._schema(connection) == 0:
+                    for statement in _statements():
+                        connection.execute(statement)
+                    connection.executemany(
+                        f"INSERT INTO entries VALUES (?, NULL, NULL, NULL, ?, ?, {FILE_FORMAT}, '')", self._found()
+                    )
+                connection.execute("COMMIT")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _schema(self, connection: sqlite3.Connection) -> int:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if version > SCHEMA:
+            raise ConfigError(
+                f"the cache index has schema {version}, this program knows {SCHEMA}: use the newer program or another"
+                " cache directory",
+                str(self._path),
+            )
+        return version
+
+    def _found(self) -> Iterable[tuple[str, int, float]]:
+        for path in self._objects.glob("[0-9a-f]*/*/*"):
+            status = path.stat()
+            yield str(path.relative_to(self._objects)), status.st_size, status.st_mtime
+
+
+def _statements() -> Iterator[str]:
+    pending = ""
+    for line in _CREATE.splitlines():
+        pending += line + "\n"
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+
+
+def _blob(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino

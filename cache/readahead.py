@@ -1,0 +1,79 @@
+"""When a reader is sequential, and how far ahead of it to fetch."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+MIB: Final = 1 << 20
+SMALLEST_REQUEST: Final = 1 * MIB
+LARGEST_REQUEST: Final = 8 * MIB
+REQUESTS_AHEAD: Final = 8
+LARGEST_WINDOW: Final = LARGEST_REQUEST * REQUESTS_AHEAD
+
+_STREAMS: Final = 8
+_GROWTH: Final = 4
+_ESTABLISHED: Final = 1 * MIB
+_DISORDER: Final = 2 * MIB
+
+
+@dataclass(slots=True)
+class Plan:
+    """Bytes to have on disk or on their way: ``start`` to ``end``, in requests of ``request`` bytes."""
+
+    start: int
+    end: int
+    request: int
+
+
+@dataclass(slots=True)
+class _Stream:
+    position: int
+    run: int
+
+
+class ReadAhead:
+    """Finds sequential streams among the reads of one reader.
+
+    A read that continues another makes a stream; its window is four times what it has read, from 1 MiB to 64 MiB. Random
+    reads make none, so nothing is fetched that they did not ask for. Once a stream has read 1 MiB, reads up to 2 MiB from
+    its position belong to it: the kernel sends its own read-ahead slightly out of order. Thread-safe.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of the file.
+    window : int
+        Largest window, bytes.
+    """
+
+    def __init__(self, size: int, window: int = LARGEST_WINDOW) -> None:
+        self._size = size
+        self._window = window
+        self._streams: list[_Stream] = []
+        self._lock = threading.Lock()
+
+    def observe(self, start: int, end: int) -> Plan | None:
+        """Note a read of ``start`` to ``end``; the plan of its stream, or None for a random read."""
+        with self._lock:
+            stream = self._match(start)
+            if stream is None:
+                self._streams.insert(0, _Stream(end, end - start))
+                del self._streams[_STREAMS:]
+                return None
+            if stream is not self._streams[0]:
+                self._streams.remove(stream)
+                self._streams.insert(0, stream)
+            stream.run += end - start
+            stream.position = max(stream.position, end)
+            window = min(max(SMALLEST_REQUEST, _GROWTH * stream.run), self._window)
+            request = min(max(SMALLEST_REQUEST, window // REQUESTS_AHEAD), LARGEST_REQUEST)
+            return Plan(stream.position, min(stream.position + window, self._size), request)
+
+    def _match(self, start: int) -> _Stream | None:
+        for stream in self._streams:
+            distance = abs(start - stream.position)
+            if distance == 0 or (distance <= _DISORDER and stream.run >= _ESTABLISHED):
+                return stream
+        return None

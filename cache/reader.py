@@ -1,0 +1,186 @@
+"""What the faces hold to read one version of one object, wherever its bytes are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from fsdriver.runtime import on_loop
+
+from . import files
+from .files import LocalFile, SealedFile
+from .fill import Fill
+from .keys import Fetch, ObjectKey
+from .readahead import Plan, ReadAhead
+
+
+class Owner(Protocol):
+    """What a reader needs of the disk cache."""
+
+    def release(self, source: SealedFile | Fill) -> None: ...
+    def attach(self, key: ObjectKey, fetch: Fetch) -> SealedFile | Fill: ...
+
+
+class Reader:
+    """A complete local file, or a partial one that fetches what is asked. Thread-safe; close it.
+
+    Several readers share one fill: the first pays, all read. Made by `DiskCache` only.
+    """
+
+    def __init__(self, owner: Owner, key: ObjectKey, source: SealedFile | Fill, fetch: Fetch | None = None) -> None:
+        self.key = key
+        self.size = key.size
+        self._owner = owner
+        self._fetch = fetch
+        self._source: SealedFile | Fill | None = source
+        self._ahead: ReadAhead | None = None
+        self._file: LocalFile | None = None
+        if isinstance(source, SealedFile):
+            self._file = source.file
+        else:
+            self._ahead = ReadAhead(key.size)
+
+    # -- the local file ----------------------------------------------------------------------------------------------
+
+    @property
+    def complete(self) -> bool:
+        """All bytes are in one local file. A reader of a fill becomes complete when the fill ends."""
+        return self._local_file() is not None
+
+    @property
+    def sealed(self) -> SealedFile | None:
+        """The complete file, shared by the readers of this process."""
+        source = self._source
+        return source.sealed if isinstance(source, Fill) else source
+
+    @property
+    def path(self) -> Path | None:
+        """Where the complete file lies; None while partial, and when the cache had no room to keep it."""
+        sealed = self.sealed
+        return sealed.path if sealed else None
+
+    def fileno(self) -> int | None:
+        """Descriptor of the complete file, or None.
+
+        All readers of this file in the process share it, and so its offset: use pread(2) or mmap(2), or `duplicate`. The
+        kernel and mmap hold the file's shared lock for as long as they hold the descriptor's open file.
+        """
+        file = self._local_file()
+        return None if file is None else file.descriptor
+
+    def duplicate(self) -> int | None:
+        """A read-only descriptor of the caller's own, with its own offset and shared lock; None while partial.
+
+        `DiskCache.unseal` counts it like another process's.
+        """
+        file = self._local_file()
+        return None if file is None else files.duplicate(file)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def read_now(self, offset: int, size: int) -> bytes | memoryview | None:
+        """Bytes that need no network, in the calling thread; None when some do. Less than ``size`` only at the end."""
+        file = self._local_file()
+        end = min(offset + size, self.size)
+        if offset >= end:
+            return b""
+        if file is not None:
+            return file.read(offset, end - offset)
+        fill = self._fill()
+        data = fill.local(offset, end)
+        if data is not None:
+            plan = self._observe(offset, end)
+            if plan is not None:
+                fill.suggest(plan)
+        return data
+
+    async def read(self, offset: int, size: int) -> bytes | memoryview:
+        """Bytes from ``offset`` on; less than ``size`` only at the end of the object.
+
+        Raises
+        ------
+        Stale
+            The object changed, and these bytes were not here yet.
+        BackendError
+            The store failed; the next read tries again.
+        """
+        data = self.read_now(offset, size)
+        if data is not None:
+            return data
+        await on_loop()
+        end = min(offset + size, self.size)
+        return await self._fill().read(offset, end, self._observe(offset, end))
+
+    async def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Bytes of many ranges (start, end exclusive), fetched together; no read-ahead."""
+        clipped = [(min(start, self.size), min(end, self.size)) for start, end in ranges]
+        file = self._local_file()
+        if file is not None:
+            return [file.read(start, end - start) if start < end else b"" for start, end in clipped]
+        await on_loop()
+        fill = self._fill()
+        for start, end in sorted(clipped):
+            if start < end:
+                fill.demand(start, end)
+        return [await fill.collect(start, end) if start < end else b"" for start, end in clipped]
+
+    async def wait_complete(self) -> None:
+        """Fetch what is missing and return when the file is complete.
+
+        Raises
+        ------
+        NoSpace
+            The cache cannot hold the object.
+        Stale, BackendError
+            See `read`.
+        """
+        if self._local_file() is None:
+            await on_loop()
+            await self._fill().complete()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._source is None
+
+    def close(self) -> None:
+        """Let go; the last reader of an unfinished fill ends it. Never blocks on the network; may be called twice."""
+        source, self._source = self._source, None
+        self._file = None
+        if source is not None:
+            self._owner.release(source)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _local_file(self) -> LocalFile | None:
+        file = self._file
+        if file is None:
+            source = self._source
+            if source is None:
+                raise ValueError(f"read of a closed reader: {self.key.label}")
+            if isinstance(source, Fill) and source.pid != os.getpid() and self._fetch is not None:
+                # A forked child: the parent's requests and event loop are not here.
+                self._source = source = self._owner.attach(self.key, self._fetch)
+                self._ahead = ReadAhead(self.size)
+            sealed = source.sealed if isinstance(source, Fill) else source
+            if sealed is not None:
+                self._file = file = sealed.file
+        return file
+
+    def _fill(self) -> Fill:
+        source = self._source
+        if not isinstance(source, Fill):
+            raise ValueError(f"read of a closed reader: {self.key.label}")
+        return source
+
+    def _observe(self, start: int, end: int) -> Plan | None:
+        return None if self._ahead is None else self._ahead.observe(start, end)

@@ -1,0 +1,65 @@
+"""Counts of one process's disk cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counts:
+    """What this process did; plain integers, changed under the cache's lock or on the event loop."""
+
+    hits: int = 0
+    misses: int = 0
+    fetches: int = 0
+    fetched_bytes: int = 0
+    failed_fetches: int = 0
+    sealed: int = 0
+    refused: int = 0
+    uncached: int = 0
+    evictions: int = 0
+    evicted_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheStats:
+    """State of the disk cache.
+
+    Attributes
+    ----------
+    bytes, entries : int
+        Sealed files of all processes, as the index counts them.
+    size : int
+        Byte bound.
+    pinned : int
+        Pinned keys.
+    open, filling : int
+        Sealed files open in, and fills under way in, this process.
+    memory : int
+        Bytes of fetched buffers this process holds.
+    hits, misses : int
+        Opens of this process that found a sealed file, and those that did not.
+    fetches, fetched_bytes, failed_fetches : int
+        Requests to the stores.
+    sealed, refused, uncached : int
+        Files sealed; files that found no room; fills that went on without the disk (object over the bound, disk full).
+    evictions, evicted_bytes : int
+    """
+
+    bytes: int
+    entries: int
+    size: int
+    pinned: int
+    open: int
+    filling: int
+    memory: int
+    hits: int
+    misses: int
+    fetches: int
+    fetched_bytes: int
+    failed_fetches: int
+    sealed: int
+    refused: int
+    uncached: int
+    evictions: int
+    evicted_bytes: int
