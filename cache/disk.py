@@ -175,7 +175,7 @@ class DiskCache:
                     return False
             try:
                 os.rename(path, target)
-                self._index.remove(key.place)
+                self._forget_row(key.place)
             finally:
                 # Readers verify the name after they get the lock, so giving it up now lets nobody in.
                 locks.share(file.descriptor)
@@ -408,6 +408,13 @@ class DiskCache:
         sealed = SealedFile(file, None, key.place)
         sealed.readers = 1
         return sealed
+
+    def _forget_row(self, place: str) -> None:
+        try:
+            self._index.remove(place)
+        except sqlite3.Error as error:
+            # A row without a file costs nothing but a wrong total until eviction meets it.
+            _log.warning("a moved file is still in the cache index: %s", error)
 
     def _remove(self, store: str | None, prefix: str | None) -> int:
         self._flush_uses()

@@ -42,7 +42,8 @@ class ObjectKey:
     @cached_property
     def place(self) -> str:
         """Path of the sealed file below ``objects/``, as text."""
-        return f"{digest(self.store)}/{digest(self.key)}/{digest(f'{self.version}\0{self.size}')}"
+        version = digest(f"{self.version}\0{self.size}")
+        return f"{digest(self.store)}/{digest(self.key)}/{version}"
 
     @property
     def relative(self) -> Path:
