@@ -202,12 +202,12 @@ def mount_helper(path: Path) -> Finding:
 def stale_mounts() -> Iterator[Finding]:
     """Mount points whose daemon is gone."""
     from fsdriver.cli.mounts import mounted
+    from fsdriver.fuse_mount.mounts import is_stale
 
     for mount in mounted():
-        try:
-            os.stat(mount.point)
-        except OSError as error:
-            yield Finding(str(mount.point), Level.FAIL, f"{error.strerror}", f"fusermount3 -u -z {mount.point}")
+        if is_stale(mount.directory):
+            remedy = f"fsdriver umount {mount.directory}, or mount there again"
+            yield Finding(mount.directory, Level.FAIL, "the daemon of this mount is gone", remedy)
 
 
 def _effective_capabilities(status: Path) -> int:

@@ -38,14 +38,13 @@ def prepare(url: str | None, file: Path | None, options: dict[str, str]) -> tupl
     ConfigError
         An option is unknown, has no meaning here or would show a secret to every user of the machine.
     """
-    from fsdriver.config import from_url, load
-    from fsdriver.config.loading import option_keys
-    from fsdriver.fuse_mount.options import MountOptions
-
     shown = _SECRETS & options.keys()
     if shown:
         name = min(shown)
         raise ConfigError(f"a command line shows this to every user; write {name}.env=NAME or {name}.file=PATH", name)
+    from fsdriver.config import from_url, load
+    from fsdriver.config.loading import option_keys
+
     tree = {name: value for name, value in options.items() if name.partition(".")[0] in _tree_names(option_keys())}
     rest = {name: value for name, value in options.items() if name not in tree}
     if url is not None:
@@ -56,6 +55,8 @@ def prepare(url: str | None, file: Path | None, options: dict[str, str]) -> tupl
         config = load(file)
         if not config.route:
             raise click.UsageError("nothing to mount: give a URL, or configure a [[route]] (see fsdriver config check)")
+    from fsdriver.fuse_mount.options import MountOptions
+
     return config, MountOptions.parse(rest)
 
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fsdriver.cli.mounts import Mounted, locate, mounted
+from fsdriver.cli.mounts import locate, mounted
 from fsdriver.errors import BackendError, FsdriverError
 
 if TYPE_CHECKING:
     from fsdriver.entry import Entry
+    from fsdriver.fuse_mount.mounts import Mounted
 
 
 @click.command()
@@ -23,7 +24,7 @@ def status(directory: Path | None, as_json: bool) -> int:
     mounts = mounted()
     if directory is not None:
         point, _ = locate(directory)
-        mounts = [mount for mount in mounts if mount.point == point]
+        mounts = [mount for mount in mounts if Path(mount.directory) == point]
     answers = [_ask(mount) for mount in mounts]
     if as_json:
         click.echo(json.dumps(answers, indent=2, default=str))
@@ -38,9 +39,9 @@ def status(directory: Path | None, as_json: bool) -> int:
 @click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
 def refresh(path: Path) -> None:
     """Forget what is cached of names and attributes at and below PATH."""
+    point, inside = locate(path)
     from fsdriver.fuse_mount.control import request
 
-    point, inside = locate(path)
     request(point, "refresh", path=inside)
 
 
@@ -48,9 +49,9 @@ def refresh(path: Path) -> None:
 @click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
 def sync(path: Path) -> None:
     """Wait until everything written at and below PATH is in the tiers."""
+    point, inside = locate(path)
     from fsdriver.fuse_mount.control import request
 
-    point, inside = locate(path)
     request(point, "sync", path=inside)
 
 
@@ -112,13 +113,13 @@ def _line(name: str, entry: Entry) -> str:
 def _ask(mount: Mounted) -> dict[str, Any]:
     from fsdriver.fuse_mount.control import request
 
-    answer: dict[str, Any] = {"source": mount.source, "mountpoint": str(mount.point)}
+    answer: dict[str, Any] = {"source": mount.source, "mountpoint": mount.directory}
     try:
-        answer.update(request(mount.point, "status"))
+        answer.update(request(Path(mount.directory), "status"))
     except FsdriverError as error:
         answer["error"] = str(error)
     except OSError as error:
-        answer["error"] = str(BackendError(f"the daemon does not answer: {error}", str(mount.point)))
+        answer["error"] = str(BackendError(f"the daemon does not answer: {error}", mount.directory))
     return answer
 
 

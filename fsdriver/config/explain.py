@@ -45,15 +45,15 @@ class Source:
     numbered: bool = True
     first_route: int = 0
 
-    def line(self, where: Where) -> int | None:
-        """Line of the key (else of its nearest table), from 1; None if nothing of it was written here."""
+    def line(self, where: Where) -> tuple[int, int]:
+        """How many steps of ``where`` were written here, and the line of the last of them, from 1; (0, 0) for none."""
         if len(where) > 1 and where[0] == "route" and isinstance(where[1], int):
             where = ("route", where[1] - self.first_route, *where[2:])
         positions = dict(_positions(self.text))
         for length in range(len(where), 0, -1):
             if where[:length] in positions:
-                return positions[where[:length]]
-        return None
+                return length, positions[where[:length]]
+        return 0, 0
 
 
 def _positions(text: str) -> Iterable[tuple[Where, int]]:
@@ -160,12 +160,13 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def _blame(where: Where, sources: Sequence[Source]) -> tuple[str | None, int | None]:
-    best: tuple[str | None, int | None] = (sources[-1].name if sources else None, None)
+    """The source that wrote most of the key, the later of two that wrote as much, and the line."""
+    name, line, most = sources[-1].name if sources else None, None, 1
     for source in sources:
-        line = source.line(where)
-        if line is not None:
-            best = (source.name, line if source.numbered else None)
-    return best
+        steps, number = source.line(where)
+        if steps >= most:
+            name, line, most = source.name, number if source.numbered else None, steps
+    return name, line
 
 
 def _dotted(where: Where) -> str:
