@@ -24,7 +24,7 @@ from fsdriver.errors import (
 from fsdriver.journal import Action, AttributeChange, Pending
 from fsdriver.lookup import Defaults, Lookup, Uncommitted
 from fsdriver.names import RESERVED
-from fsdriver.renaming import exchange_files, rename_directory, rename_file
+from fsdriver.renaming import rename_directory, rename_file
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
 
@@ -418,7 +418,7 @@ class NameChanges(Lookup):
         if exchange:
             if there is None:
                 raise NotFound("no such file or directory", target)
-            await exchange_files(self, source, moving, target, there)
+            await self.exchange(source, moving, target, there)
         else:
             if there is not None and not replace:
                 raise AlreadyExists("the name is taken", target)
@@ -436,3 +436,7 @@ class NameChanges(Lookup):
                 rename_file(self, source, moving, target, there)
         await self.settle([source, target])
         await self.announce([source, target])
+
+    async def exchange(self, first: str, one: Entry, second: str, other: Entry) -> None:
+        """Swap two names."""
+        raise NotImplementedError

@@ -212,13 +212,13 @@ class Directories:
                 if directory.changes is not None:
                     directory.changes[name] = entry
                 self._set(directory, name, entry, now)
-                directory.epoch = self._epochs.bump(directory.epoch_name)
+                self._bump(directory)
 
     def touch(self, path: str) -> None:
         """Tell other processes that a directory changed in a way this process already knows."""
         with self.lock:
             directory = self.at(path)
-            directory.epoch = self._epochs.bump(directory.epoch_name)
+            self._bump(directory)
 
     def made_empty(self, path: str, entry: Entry) -> None:
         """A directory was just made here: its listing is known to be empty."""
@@ -250,6 +250,10 @@ class Directories:
                 directory.absent.pop(name, None)
                 directory.complete_at = NEVER
             self.forget(path)
+
+    def _bump(self, directory: Directory) -> None:
+        self._epochs.bump(directory.epoch_name)
+        directory.epoch = self._epochs.value(directory.epoch_name)
 
     def _own(self, path: str, now: float) -> Entry | None:
         directory = self.current(path)

@@ -149,7 +149,7 @@ class Engine:
         """Prove that every route's store exists and answers; raises the error that explains what is wrong."""
         await on_loop()
         for route in self.routes:
-            await route.backend.check()
+            await route.backend.check(route.prefix)
 
     def resume(self) -> None:
         """Carry out what an earlier process left in the journal."""

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fsdriver.attributes import Record
 from fsdriver.errors import ConfigError
@@ -200,11 +200,19 @@ class Journal:
         return self._rows("store=? AND key>=? AND key<?", (store, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)))
 
     def ready(self, store: str, now: float, limit: int) -> Sequence[Pending]:
-        """Rows that can be carried out now, oldest first: no key is touched while a pending copy still reads from it."""
+        """Rows that can be carried out now, oldest first.
+
+        No key is touched while a pending copy still reads from it, and no directory's marker is deleted while something is
+        pending below it: stores that keep real directories would refuse or leave it behind.
+        """
         return self._rows(
             "store=? AND inflight=0 AND held=0 AND not_before<=? AND NOT EXISTS "
             "(SELECT 1 FROM pending AS reader WHERE reader.store=pending.store AND reader.source=pending.key "
-            "AND reader.key<>pending.key) ORDER BY seq LIMIT ?",
+            "AND reader.key<>pending.key) "
+            "AND NOT (action='delete' AND substr(key, -1)='/' AND EXISTS "
+            "(SELECT 1 FROM pending AS child WHERE child.store=pending.store AND child.key>pending.key "
+            "AND child.key<substr(pending.key, 1, length(pending.key)-1)||'0')) "
+            "ORDER BY seq LIMIT ?",
             (store, now, limit),
         )
 
@@ -362,15 +370,15 @@ class Journal:
     def _rows(self, where: str, values: tuple[object, ...]) -> Sequence[Pending]:
         with self._lock:
             found = self._db.execute(f"SELECT {_COLUMNS} FROM pending WHERE {where}", values).fetchall()
-        return [
-            Pending(
-                *row[:4],
-                Action(row[4]),
-                *row[5:12],
-                json.loads(row[12]) if row[12] else None,
-                bool(row[13]),
-                bool(row[14]),
-                *row[15:],
-            )
-            for row in found
-        ]
+        return [_pending(*row) for row in found]
+
+
+def _pending(*row: Any) -> Pending:
+    """A row of `_COLUMNS`."""
+    (*names, action, root, path, base, staging, source, version, size, record, inflight, held, attempts, error) = row
+    store, key, parent, seq = names
+    parsed = json.loads(record) if record else None
+    return Pending(
+        store, key, parent, seq, Action(action), root, path, base, staging, source, version, size, parsed, bool(inflight),
+        bool(held), attempts, error,
+    )  # fmt: skip

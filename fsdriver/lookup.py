@@ -7,10 +7,9 @@ still found), never as missing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fsdriver import names
@@ -224,7 +223,7 @@ class Lookup:
         if not path:
             if not self._checked:
                 await on_loop()
-                await self.backend.check()
+                await self.backend.check(self.prefix)
                 self._checked = True
             return await self._own(path, None)
         identity, key, prefix = self.backend.identity, self.key(path), self.directory_key(path)
@@ -259,12 +258,11 @@ class Lookup:
 
     async def _first(self, prefix: str) -> ObjectInfo | None:
         """The first object under a prefix, or a stand-in for a native empty directory."""
-        async with contextlib.aclosing(self.backend.list(prefix, delimiter=True)) as pages:
-            async for page in pages:
-                for info in page.objects:
-                    return info
-                for deeper in page.prefixes:
-                    return ObjectInfo(deeper, 0, self.defaults.born_ns, "")
+        async for page in self.backend.list(prefix, delimiter=True):
+            for info in page.objects:
+                return info
+            for deeper in page.prefixes:
+                return ObjectInfo(deeper, 0, self.defaults.born_ns, "")
         return None
 
     # -- list --------------------------------------------------------------------------------------------------------
@@ -337,9 +335,9 @@ class Lookup:
             exists = False
         return entries, unverified, exists
 
-    async def _pages(self, prefix: str) -> tuple[dict[str, ObjectInfo], list[str], bool]:
+    async def _pages(self, prefix: str) -> tuple[dict[str, ObjectInfo], Sequence[str], bool]:
         objects: dict[str, ObjectInfo] = {}
-        prefixes: list[str] = []
+        prefixes = []
         exists = False
         async for page in self.backend.list(prefix, delimiter=True):
             for info in page.objects:

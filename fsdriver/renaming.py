@@ -19,6 +19,7 @@ from fsdriver.runtime import on_loop
 
 if TYPE_CHECKING:
     from fsdriver.changes import NameChanges
+    from fsdriver.route import Route
 
 
 def rename_file(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
@@ -67,7 +68,8 @@ async def rename_directory(route: NameChanges, source: str, moving: Entry, targe
             route.owe(new, Action.MARKER, entry)
             route.owe_attributes({new: entry})
         for old, entry in files:
-            _move(route, old, entry, target + old[len(source) :], None)
+            # Moving one name of a hard-linked file changes what the others know of it: take the present entry.
+            _move(route, old, route.cached(old) or entry, target + old[len(source) :], None)
         for old, entry in reversed(directories):
             route.remove_directory_rows(old, entry)
         route.touch_parent(source)
@@ -91,19 +93,15 @@ async def _below(
     return directories, files
 
 
-async def exchange_files(route: NameChanges, first: str, one: Entry, second: str, other: Entry) -> None:
+async def exchange_files(route: Route, first: str, one: Entry, second: str, other: Entry) -> None:
     """Swap two names. Raises Unsupported for directories."""
     if Kind.DIRECTORY in (one.kind, other.kind):
         raise Unsupported("directories cannot be exchanged; rename them one after the other", first)
     if first in route.uncommitted or second in route.uncommitted:
         raise Unsupported("a file that is being created cannot be exchanged; close it first", first)
-    if one.staging is None and other.staging is None:
+    if one.kind is other.kind is Kind.FILE and one.staging is None and other.staging is None:
         # Both are in the store: two copies that read from each other would wait for each other for ever.
-        path = route.services.staging.name()
-        with await route.open(first, one) as reader, open(path, "xb") as copy:
-            await on_loop()
-            copy.writelines(await reader.read(offset, min(8 << 20, reader.size - offset)) for offset in range(0, reader.size, 8 << 20))
-        one = replace(one, staging=str(path), version=None)
+        one = replace(one, staging=str(await route.materialize(first, one)), version=None)
     with route.journal.transaction():
         made_first = _owe_bytes(route, second, other, first, one)
         made_second = _owe_bytes(route, first, one, second, other)

@@ -24,6 +24,7 @@ from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import AlreadyExists, IsDirectory, NotDirectory, NotFound, Stale, Unsupported
 from fsdriver.journal import Action, Pending
 from fsdriver.lookup import Defaults, Uncommitted
+from fsdriver.renaming import exchange_files
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
 from fsdriver.staging import StagedFile, StagedReader, signature
@@ -100,6 +101,27 @@ class Route(NameChanges):
             wanted = max(0, stop - start)
             data = reader.read_now(start, wanted)
             return memoryview(await reader.read(start, wanted) if data is None else data)
+
+    async def materialize(self, path: str, entry: Entry) -> Path:
+        """A copy of a file's bytes in staging."""
+        target = self.services.staging.name()
+        with await self.open(path, entry) as reader:
+            await on_loop()
+            await reader.wait_complete()
+            if reader.path is not None and reader.fileno() is not None:
+                self.services.staging.snapshot(reader.path, target)
+                return target
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                for offset in range(0, reader.size, 8 << 20):
+                    os.pwrite(descriptor, await reader.read(offset, min(8 << 20, reader.size - offset)), offset)
+            finally:
+                os.close(descriptor)
+        return target
+
+    async def exchange(self, first: str, one: Entry, second: str, other: Entry) -> None:
+        """Swap two names. Raises Unsupported for directories."""
+        await exchange_files(self, first, one, second, other)
 
     # -- publishing ----------------------------------------------------------------------------------------------------
 
@@ -281,7 +303,7 @@ class Route(NameChanges):
                 raise Stale("another process reads its cached bytes", path)
             if (sealed := cache.open(key)) is not None:
                 with sealed:
-                    return staging.adopt(staging.snapshot(sealed.path), entry.version, inherited=False)
+                    return staging.adopt(staging.snapshot(cache.objects / key.place), entry.version, inherited=False)
         raise Stale("its cached bytes were evicted again and again", path)
 
     async def commit(self, path: str, staged: StagedFile, *, hold: bool = False, durable: bool = False) -> Entry:

@@ -174,9 +174,9 @@ class Staging:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
-    def snapshot(self, path: Path) -> Path:
-        """A frozen copy of a staging file (a reflink where the file system has them)."""
-        target = self.name()
+    def snapshot(self, path: Path, target: Path | None = None) -> Path:
+        """A frozen copy of a staging or cache file (a reflink where the file system has them)."""
+        target = target or self.name()
         with open(path, "rb") as source, open(target, "xb", opener=_private) as copy:
             remaining = os.fstat(source.fileno()).st_size
             while remaining and (done := os.copy_file_range(source.fileno(), copy.fileno(), remaining)):

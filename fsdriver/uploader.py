@@ -326,10 +326,9 @@ class Uploader:
             return
         if lock is None:
             return
-        try:
-            self.cache.seal(ObjectKey(self.backend.identity, key, version, os.fstat(lock).st_size), path)
-        finally:
-            os.close(lock)
+        size = os.fstat(lock).st_size
+        os.close(lock)
+        self.cache.seal(ObjectKey(self.backend.identity, key, version, size), path)
 
     def _rekey(self, row: Pending, version: str) -> None:
         """The copy's bytes are in the cache under the key they were copied from: move them to their new key."""
