@@ -472,7 +472,8 @@ def _move(path: Path, target: Path) -> None:
     try:
         os.rename(path, target)
     except FileNotFoundError:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for parent in (target.parent.parent, target.parent):  # `parents=True` would not give the mode to both
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(path, target)
 
 

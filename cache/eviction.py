@@ -42,7 +42,11 @@ class Evictor:
 
     def free(self) -> int:
         """Bytes this user may still write on the cache's file system, beyond `min_free`."""
-        status = os.statvfs(self._objects)
+        try:
+            status = os.statvfs(self._objects)
+        except FileNotFoundError:
+            self._objects.mkdir(mode=0o700, parents=True, exist_ok=True)  # the cache was removed under us; begin anew
+            status = os.statvfs(self._objects)
         return status.f_bavail * status.f_frsize - self.min_free
 
     def make_room(self, wanted: int, unwritten: int = 0) -> bool:

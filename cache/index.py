@@ -123,7 +123,8 @@ class Index:
 
     def places(self, store: str | None, prefix: str | None) -> list[tuple[str, int]]:
         """Entries that are not pinned as (place, bytes): all, those of a store, or of its keys that begin with ``prefix``."""
-        where, values = "1", ()
+        where = "1"
+        values: tuple[str | bytes | int, ...] = ()
         if store is not None and not prefix:
             base = digest(store)
             where, values = "place > ? AND place < ?", (f"{base}/", f"{base}0")

@@ -1,0 +1,304 @@
+"""Fills: what is fetched, when, and what failures do."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fsdriver.cache import BLOCK, DiskCache
+from fsdriver.errors import Corrupt, NoSpace, Stale, Unreachable
+from fsdriver.runtime import run, spawn
+
+MIB = 1 << 20
+
+
+def test_sequential_reading_fetches_each_byte_once_and_seals(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(20 * MIB + 123)
+    with cache.reader(source.key, source.fetch) as reader:
+        data = b"".join(bytes(run(reader.read(start, BLOCK))) for start in range(0, reader.size, BLOCK))
+        assert data == source.data
+        run(reader.wait_complete())
+        assert reader.complete
+        assert reader.path is not None and reader.path.read_bytes() == source.data
+        assert reader.read_now(5, 10) == source.data[5:15]
+    assert source.asked == reader.size
+    assert len(source.ranges) < 30
+    assert cache.contains(source.key)
+    again = cache.open(source.key)
+    assert again is not None and again.complete
+    again.close()
+    assert cache.stats().entries == 1
+
+
+def test_random_reads_fetch_only_their_blocks(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(64 * MIB)
+    reader = cache.reader(source.key, source.fetch)
+    offsets = [(number * 37 % 512) * BLOCK for number in range(100)]
+    for offset in offsets:
+        assert run(reader.read(offset, BLOCK)) == source.data[offset : offset + BLOCK]
+    assert source.asked <= 1.5 * len(offsets) * BLOCK
+    reader.close()
+
+
+def test_small_objects_come_in_one_request(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        assert run(reader.read(5 * BLOCK, 10)) == source.data[5 * BLOCK : 5 * BLOCK + 10]
+        assert source.ranges == [(0, MIB)]
+        run(reader.wait_complete())
+    assert source.ranges == [(0, MIB)]
+
+
+def test_empty_object(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(0)
+    with cache.reader(source.key, source.fetch) as reader:
+        assert reader.complete
+        assert run(reader.read(0, 10)) == b""
+    assert cache.contains(source.key)
+    assert source.ranges == []
+
+
+def test_short_reads_only_at_the_end(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(300_000)
+    with cache.reader(source.key, source.fetch) as reader:
+        assert run(reader.read(299_990, 100)) == source.data[-10:]
+        assert run(reader.read(300_000, 1)) == b""
+        assert run(reader.read(400_000, 1)) == b""
+
+
+def test_readers_share_a_fill_and_its_requests(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(4 * MIB)
+    first, second = cache.reader(source.key, source.fetch), cache.reader(source.key, source.fetch)
+
+    async def both() -> list[Any]:
+        return await asyncio.gather(*(reader.read(0, 3 * MIB) for reader in (first, second) for _ in range(5)))
+
+    assert all(part == source.data[: 3 * MIB] for part in run(_on_loop(both)))
+    assert source.asked == 3 * MIB
+    first.close()
+    assert run(second.read(0, 10)) == source.data[:10]
+    second.close()
+
+
+def test_ranges_are_fetched_together(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(8 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        ranges = [(5 * MIB, 5 * MIB + 10), (0, 10), (10, 2 * BLOCK), (9 * MIB, 10 * MIB), (7, 7)]
+        assert run(reader.read_ranges(ranges)) == [source.data[start:end] for start, end in ranges]
+        assert sorted(source.ranges) == [(0, BLOCK), (BLOCK, 2 * BLOCK), (5 * MIB, 5 * MIB + BLOCK)]
+
+
+@pytest.mark.parametrize("error", [Stale("changed", "k"), Unreachable("no route", "k"), KeyError("bug")])
+def test_a_failed_fetch_reaches_every_waiter_and_poisons_nothing(
+    cache: DiskCache, make_source: Any, error: Exception
+) -> None:
+    source = make_source(4 * MIB)
+    source.failures = [error]
+    with cache.reader(source.key, source.fetch) as reader:
+
+        async def both() -> list[Any]:
+            return await asyncio.gather(reader.read(0, 10), reader.read(20, 10), return_exceptions=True)
+
+        assert run(_on_loop(both)) == [error, error]
+        assert run(reader.read(0, 10)) == source.data[:10]
+        run(reader.wait_complete())
+    assert cache.stats().failed_fetches == 1
+
+
+def test_a_truncated_answer_is_an_error(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(2 * MIB)
+    source.short = 1
+    with cache.reader(source.key, source.fetch) as reader:
+        with pytest.raises(Corrupt, match="131071 bytes"):
+            run(reader.read(0, 10))
+        with pytest.raises(Corrupt):
+            run(reader.wait_complete())
+        source.short = 0
+        assert run(reader.read(0, 10)) == source.data[:10]
+
+
+def test_failed_read_ahead_is_not_repeated_by_itself(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(32 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        run(reader.read(0, BLOCK))
+        source.failures = [Unreachable("gone", "k") for _ in range(50)]
+        with pytest.raises(Unreachable):
+            run(reader.read(BLOCK, BLOCK))
+        run(_settled())
+        assert len(source.failures) > 40
+        source.failures = []
+        assert run(reader.read(BLOCK, BLOCK)) == source.data[BLOCK : 2 * BLOCK]
+
+
+def test_cancelling_one_reader_leaves_the_request_to_the_others(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(4 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+
+        async def scenario() -> Any:
+            source.gate = asyncio.Event()
+            first = asyncio.ensure_future(reader.read(0, 10))
+            second = asyncio.ensure_future(reader.read(0, 20))
+            await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait([first])
+            source.gate.set()
+            return await second
+
+        assert run(_on_loop(scenario)) == source.data[:20]
+        assert source.asked == BLOCK
+
+
+def test_the_last_close_cancels_fetches_and_drops_the_file(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(4 * MIB)
+    reader = cache.reader(source.key, source.fetch)
+    run(reader.read(0, 10))
+
+    async def scenario() -> None:
+        source.gate = asyncio.Event()
+        waiting = asyncio.ensure_future(reader.read(2 * MIB, 10))
+        await asyncio.sleep(0)
+        reader.close()
+        with pytest.raises(OSError, match="closed"):
+            await waiting
+
+    run(_on_loop(scenario))
+    run(_settled())
+    assert not [path for path in (cache.objects / ".fills").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert cache.stats().filling == 0
+    assert cache.stats().memory == 0
+    with pytest.raises(ValueError, match="closed"):
+        reader.read_now(0, 1)
+
+
+def test_objects_over_the_bound_stream_through(make_cache: Callable[..., DiskCache], make_source: Any) -> None:
+    cache = make_cache(8 * MIB)
+    source = make_source(80 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        data = b"".join(bytes(run(reader.read(start, BLOCK))) for start in range(0, reader.size, BLOCK))
+        assert data == source.data
+        assert source.asked <= 1.1 * reader.size
+        assert not reader.complete
+        assert cache.stats().memory <= 96 * MIB
+        with pytest.raises(NoSpace):
+            run(reader.wait_complete())
+        assert run(reader.read(3, 70 * MIB)) == source.data[3 : 3 + 70 * MIB]
+    assert cache.stats().uncached == 1
+    assert cache.stats().bytes == 0
+
+
+def test_a_full_disk_degrades_to_uncached_reading(
+    cache: DiskCache, make_source: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written = threading.Event()
+
+    def full(descriptor: int, data: memoryview, offset: int) -> int:
+        written.set()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sources = [make_source(10 * MIB, key=key) for key in ("a", "b")]
+    readers = [cache.reader(source.key, source.fetch) for source in sources]
+    assert run(readers[0].read(0, MIB)) == sources[0].data[:MIB]
+    monkeypatch.setattr("os.pwrite", full)
+    with caplog.at_level(logging.WARNING, "fsdriver.cache"):
+        for source, reader in zip(sources, readers, strict=True):
+            parts = [bytes(run(reader.read(start, BLOCK))) for start in range(0, reader.size, BLOCK)]
+            assert b"".join(parts) == source.data
+            reader.close()
+    assert written.is_set()
+    assert [record for record in caplog.records if "cannot be written" in record.message][1:] == []
+    assert cache.stats().uncached == 2
+
+
+def test_free_space_is_kept(make_cache: Callable[..., DiskCache], make_source: Any) -> None:
+    cache = make_cache(min_free=1 << 60)
+    source = make_source(3 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        assert run(reader.read(0, 3 * MIB)) == source.data
+        with pytest.raises(NoSpace):
+            run(reader.wait_complete())
+
+
+def test_a_cache_directory_removed_while_filling(cache: DiskCache, make_source: Any, tmp_path: Path) -> None:
+    import shutil
+
+    source = make_source(4 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        run(reader.read(0, 10))
+        shutil.rmtree(tmp_path / "cache")
+        run(reader.wait_complete())
+        assert reader.read_now(0, reader.size) == source.data
+        assert reader.path is None
+    with run(cache.fill(source.key, source.fetch)) as reader:
+        assert reader.path is not None
+    assert cache.contains(source.key)
+
+
+def test_threads_read_one_fill(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(16 * MIB)
+    wrong: list[int] = []
+
+    def work(step: int) -> None:
+        with cache.reader(source.key, source.fetch) as reader:
+            for number in range(128):
+                offset = number * step % 128 * BLOCK + 17
+                if bytes(run(reader.read(offset, 5000))) != source.data[offset : offset + 5000]:
+                    wrong.append(offset)
+
+    with cache.reader(source.key, source.fetch):
+        threads = [threading.Thread(target=work, args=(step,)) for step in (1, 3, 5, 127)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    assert source.asked == 16 * MIB
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5 * MIB), st.integers(0, 2 * MIB)), max_size=12), st.booleans())
+def test_any_reads_give_the_objects_bytes(
+    cache: DiskCache, make_source: Any, reads: list[tuple[int, int]], together: bool
+) -> None:
+    source = make_source(4 * MIB + 77, version=repr((reads, together)))
+    with cache.reader(source.key, source.fetch) as reader:
+        expected = [source.data[offset : offset + size] for offset, size in reads]
+        if together:
+            assert run(reader.read_ranges([(offset, offset + size) for offset, size in reads])) == expected
+        else:
+            assert [run(reader.read(offset, size)) for offset, size in reads] == expected
+    assert source.asked <= reader.size
+
+
+async def _on_loop(body: Callable[[], Any]) -> Any:
+    from fsdriver.runtime import on_loop
+
+    await on_loop()
+    return await body()
+
+
+async def _settled() -> None:
+    """All tasks that are ready have run."""
+
+    async def body() -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    await _on_loop(body)
+
+
+def test_spawned_reads_need_no_waiting_thread(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(2 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        futures = [spawn(reader.read(offset, 10)) for offset in range(0, 2 * MIB, BLOCK)]
+        assert [future.result() for future in futures] == [  # type: ignore[attr-defined]
+            source.data[offset : offset + 10] for offset in range(0, 2 * MIB, BLOCK)
+        ]
