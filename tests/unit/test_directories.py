@@ -1,0 +1,103 @@
+"""What a process remembers of directories ends with its time to live, another process's bump, or `forget`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fsdriver.cache import Epochs
+from fsdriver.directories import MISSING, Directories
+from fsdriver.entry import Entry, Kind
+
+FILE = Entry(Kind.FILE, size=1, version="v1")
+DIRECTORY = Entry(Kind.DIRECTORY)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def memory(tmp_path: Path, clock: Clock) -> Directories:
+    return Directories(Epochs(tmp_path / "epochs"), lambda path: f"store|{path}", ttl=10, negative_ttl=1, clock=clock)
+
+
+def test_entries_and_absences_expire(memory: Directories, clock: Clock) -> None:
+    assert memory.peek("d/a") is None
+    memory.learn("d/a", FILE)
+    memory.learn("d/b", None)
+    assert memory.peek("d/a") == FILE
+    assert memory.peek("d/b") is MISSING
+    clock.now += 2
+    assert memory.peek("d/a") == FILE
+    assert memory.peek("d/b") is None
+    clock.now += 9
+    assert memory.peek("d/a") is None
+
+
+def test_a_whole_listing_knows_what_is_absent(memory: Directories) -> None:
+    started = memory.begin_listing("d")
+    assert memory.install("d", {"a": FILE}, set(), started)
+    assert memory.peek("d/zzz") is MISSING
+    assert memory.listing("d") == {"a": FILE}
+
+
+def test_changes_made_while_a_listing_is_under_way_are_kept(memory: Directories) -> None:
+    started = memory.begin_listing("d")
+    memory.change("d/new", FILE)
+    memory.change("d/old", None)
+    assert memory.install("d", {"old": FILE, "a": FILE}, set(), started)
+    assert memory.listing("d") == {"a": FILE, "new": FILE}
+
+
+def test_a_change_by_another_process_invalidates(memory: Directories, tmp_path: Path, clock: Clock) -> None:
+    other = Directories(Epochs(tmp_path / "epochs"), lambda path: f"store|{path}", 10, 1, clock)
+    memory.learn("d/a", FILE)
+    started = memory.begin_listing("e")
+    other.change("d/b", FILE)
+    other.change("e/b", FILE)
+    assert memory.peek("d/a") is None
+    assert not memory.install("e", {}, set(), started)
+    assert memory.listing("e") is None
+
+
+def test_our_own_change_keeps_the_listing(memory: Directories) -> None:
+    memory.made_empty("d", DIRECTORY)
+    memory.change("d/a", FILE)
+    assert memory.listing("d") == {"a": FILE}
+    memory.change("d/a", None)
+    assert memory.peek("d/a") is MISSING
+    assert memory.listing("d") == {}
+
+
+def test_unverified_names_are_listed_but_not_told(memory: Directories) -> None:
+    memory.install("d", {"a": FILE}, {"a"}, memory.begin_listing("d"))
+    assert memory.listing("d") == {"a": FILE}
+    assert memory.peek("d/a") is None
+
+
+def test_removing_a_directory_forgets_all_below(memory: Directories) -> None:
+    memory.made_empty("d", DIRECTORY)
+    memory.made_empty("d/e", DIRECTORY)
+    memory.change("d/e/f", FILE)
+    memory.change("d", None)
+    assert memory.peek("d") is MISSING
+    assert memory.peek("d/e/f") is None
+
+
+def test_memory_is_bounded(tmp_path: Path, clock: Clock) -> None:
+    memory = Directories(Epochs(tmp_path / "epochs"), lambda path: path, 10, 1, clock, limit=100)
+    for number in range(20):
+        path = f"d{number}"
+        memory.install(path, {str(i): FILE for i in range(30)}, set(), memory.begin_listing(path))
+    kept = [number for number in range(20) if memory.listing(f"d{number}") is not None]
+    assert kept == [17, 18, 19]

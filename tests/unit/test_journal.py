@@ -1,0 +1,151 @@
+"""The journal keeps desired states: what remains of a sequence of changes, and in which order it may be carried out."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fsdriver.errors import ConfigError
+from fsdriver.journal import UNKNOWN, Action, AttributeChange, Journal, Pending
+
+STORE = "s3|endpoint|bucket"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "catalog.db")
+    yield journal
+    journal.close()
+
+
+def put(key: str, base: str | None = "", staging: str = "/staging/1") -> Pending:
+    parent = key.rpartition("/")[0]
+    return Pending(STORE, key, f"{parent}/" if parent else "", 0, Action.PUT, "", key, base, staging)
+
+
+def delete(key: str, base: str | None) -> Pending:
+    return replace(put(key, base), action=Action.DELETE, staging=None)
+
+
+def ready(journal: Journal, now: float = 0.0) -> list[str]:
+    return [row.key for row in journal.ready(STORE, now, 100)]
+
+
+def test_a_row_reads_back_as_written(journal: Journal) -> None:
+    row = replace(put("d/a"), record={"mode": 420, "xattrs": {"user.x": "AA=="}}, size=7, held=True)
+    written = journal.write(row)
+    assert journal.get(STORE, "d/a") == written == replace(row, seq=written.seq)
+    assert journal.children(STORE, "d/") == [written]
+    assert journal.count() == (1, 7)
+
+
+def test_a_later_change_of_a_key_keeps_what_the_store_is_known_to_hold(journal: Journal) -> None:
+    journal.write(put("a", base="v1"))
+    assert journal.write(put("a", base="v9")).base == "v1"
+
+
+def test_a_change_during_the_upload_learns_the_uploaded_version(journal: Journal) -> None:
+    first = journal.write(put("a"))
+    journal.set_inflight(first, True)
+    second = journal.write(delete("a", base=""))
+    assert (second.base, second.inflight) == (UNKNOWN, True)
+    assert ready(journal) == []
+    assert journal.finish(first, "v1") is False
+    row = journal.get(STORE, "a")
+    assert row is not None
+    assert (row.action, row.base, row.inflight) == (Action.DELETE, "v1", False)
+    assert journal.finish(row, "") is True
+    assert journal.get(STORE, "a") is None
+
+
+def test_a_key_is_not_touched_while_a_copy_still_reads_from_it(journal: Journal) -> None:
+    journal.write(delete("a", base="v1"))
+    copy = journal.write(replace(put("b"), action=Action.COPY, staging=None, source="a", source_version="v1"))
+    assert ready(journal) == ["b"]
+    journal.finish(copy, "v2")
+    assert ready(journal) == ["a"]
+
+
+def test_a_directory_goes_after_all_below_it(journal: Journal) -> None:
+    marker = delete("d/", base=None)
+    journal.write(marker)
+    inner = journal.write(delete("d/x", base="v"))
+    journal.write(put("d0"))
+    assert ready(journal) == ["d/x", "d0"]
+    journal.finish(inner, "")
+    assert ready(journal) == ["d/", "d0"]
+
+
+def test_a_held_row_waits_for_its_close(journal: Journal) -> None:
+    journal.write(replace(put("a"), held=True))
+    assert ready(journal) == []
+    journal.write(put("a"))
+    assert ready(journal) == ["a"]
+
+
+def test_a_failed_row_waits_for_its_time(journal: Journal) -> None:
+    row = journal.write(put("a"))
+    journal.postpone(row, 50.0, "no connection")
+    assert ready(journal, 49.0) == []
+    assert ready(journal, 50.0) == ["a"]
+    failed = journal.get(STORE, "a")
+    assert failed is not None
+    assert (failed.attempts, failed.error) == (1, "no connection")
+
+
+def test_a_new_uploader_does_again_what_a_dead_one_had_under_way(journal: Journal) -> None:
+    journal.set_inflight(journal.write(put("a", base="v1")), True)
+    journal.reset_inflight(STORE)
+    row = journal.get(STORE, "a")
+    assert row is not None
+    assert (row.base, row.inflight) == (None, False)
+
+
+def test_below_takes_a_prefix_literally(journal: Journal) -> None:
+    for key in ("d/a", "d/b/c", "da", "d%", "e"):
+        journal.write(put(key))
+    assert [row.key for row in journal.below(STORE, "d/")] == ["d/a", "d/b/c"]
+    assert len(journal.below(STORE, "")) == 5
+
+
+def test_attribute_changes_that_moved_on_stay(journal: Journal) -> None:
+    change = AttributeChange(STORE, "", "d", "x", {"mode": 1})
+    journal.write_attributes([change])
+    seen = journal.attribute_changes(STORE, "", "d")
+    journal.write_attributes([replace(change, record=None)])
+    journal.finish_attributes(seen.values())
+    assert journal.attribute_changes(STORE, "", "d")["x"].record is None
+    journal.finish_attributes(journal.attribute_changes(STORE, "", "d").values())
+    assert journal.attribute_directories(STORE) == []
+
+
+def test_a_failed_transaction_leaves_nothing(journal: Journal) -> None:
+    def fail() -> None:
+        with journal.transaction():
+            journal.write(put("a"))
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert journal.count() == (0, 0)
+
+
+def test_another_process_sees_rows_at_once(journal: Journal, tmp_path: Path) -> None:
+    other = Journal(tmp_path / "catalog.db")
+    journal.write(put("a"))
+    assert other.get(STORE, "a") is not None
+    other.close()
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.db"
+    Journal(path).close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+    with pytest.raises(ConfigError, match="upgrade fsdriver"):
+        Journal(path)
