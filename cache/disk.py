@@ -1,7 +1,7 @@
 """The disk cache of one directory: complete, immutable, version-named files shared by all processes of a user.
 
-`DiskCache` joins the parts: sealed files (`files`, `locks`), fills (`fill`), the index and eviction. Its lock guards tables
-in memory only and is never held while the disk, the index or the network is waited for.
+`DiskCache` joins the parts: sealed files (`opened`, `sealing`, `locks`), fills (`fill`), the index and eviction. Its lock
+guards the table of fills only and is never held while the disk, the index or the network is waited for.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from fsdriver.errors import AccessDenied, ConfigError, Corrupt
 
 from . import locks
 from .eviction import Evictor
-from .files import LocalFile, SealedFile, duplicate, open_sealed, same_file
+from .files import LocalFile, SealedFile, duplicate, open_sealed
 from .fill import Fill
 from .index import Index
 from .keys import Fetch, ObjectKey
 from .memory import Budget, Kept
+from .opened import OpenFiles
 from .reader import Reader
 from .scratch import Scratch
+from .sealing import move_in, move_out
 from .stats import CacheStats, Counts
 
 _WORKERS: Final = 2
-_USES: Final = 512
-_USES_SECONDS: Final = 60.0
 _BATCH: Final = 64
 
 _log = logging.getLogger("fsdriver.cache")
@@ -69,10 +69,7 @@ class DiskCache:
         self._clock = clock
         self._guard = directory / ".lock"
         self._lock = threading.Lock()
-        self._open: dict[str, SealedFile] = {}
         self._fills: dict[str, Fill] = {}
-        self._uses: dict[str, float] = {}
-        self._uses_since = clock()
         self._disk_warned = False
         self._workers: ThreadPoolExecutor | None = None
         self.budget = Budget()
@@ -84,6 +81,7 @@ class DiskCache:
             self._scratch.sweep()
         except (sqlite3.OperationalError, PermissionError) as error:
             raise self._unusable(error) from error
+        self._opened = OpenFiles(self.objects, self._index, self.counts, clock)
         self._evictor = Evictor(self._index, self.objects, size=size, min_free=min_free, counts=self.counts)
         _caches.add(self)
 
@@ -140,7 +138,7 @@ class DiskCache:
         sealed = self._adopt(key, file, path)
         if keep_open:
             return Reader(self, key, sealed)
-        self.release(sealed)
+        self._opened.release(sealed)
         return None
 
     def unseal(self, key: ObjectKey, target: Path, *, reader: Reader | None = None) -> bool:
@@ -154,44 +152,25 @@ class DiskCache:
         bool
             False if somebody else has the file open, or it is not in the cache: copy the bytes instead.
         """
-        path = self.objects / key.place
         sealed = reader.sealed if reader is not None else None
         if reader is not None and (sealed is None or sealed.path is None or sealed.pid != os.getpid()):
             return False
         with locks.mutex(self._guard):
-            if sealed is not None:
-                file = sealed.file
-                if not same_file(path, file.descriptor):
-                    return False
-                if not locks.exclude(file.descriptor):
-                    locks.share(file.descriptor)  # always possible: LOCK_EX is asked for under the mutex only
-                    return False
-            else:
-                try:
-                    file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-                except (FileNotFoundError, NotADirectoryError):
-                    return False
-                if not locks.exclude(file.descriptor):
-                    return False
+            if not move_out(self.objects / key.place, target, None if sealed is None else sealed.file):
+                return False
+            self._opened.detach(key.place)
             try:
-                os.rename(path, target)
-                self._forget_row(key.place)
-            finally:
-                # Readers verify the name after they get the lock, so giving it up now lets nobody in.
-                locks.share(file.descriptor)
-        with self._lock:
-            if sealed is not None and self._open.get(key.place) is sealed:
-                del self._open[key.place]
-            if sealed is not None:
-                sealed.path = None
+                self._index.remove(key.place)
+            except sqlite3.Error as error:
+                # A row without a file costs no more than a wrong total until eviction meets it.
+                _log.warning("%s: a moved file is still in the cache index: %s", key.label, error)
         return True
 
     def discard(self, key: ObjectKey) -> None:
         """Remove a file even if it is open or pinned (its bytes are wrong or unwanted); readers keep their descriptor."""
         with locks.mutex(self._guard):
             self._evictor.forget(key.place)
-        with self._lock:
-            self._open.pop(key.place, None)
+        self._opened.detach(key.place)
 
     def pin(self, key: ObjectKey) -> None:
         """Protect the key from eviction, in this and all later processes, also before it is here."""
@@ -214,16 +193,14 @@ class DiskCache:
     def stats(self) -> CacheStats:
         """Totals of the directory and counts of this process."""
         size, entries = self._index.totals()
-        with self._lock:
-            opened, filling = len(self._open), len(self._fills)
         counts = self.counts
         return CacheStats(
             bytes=size,
             entries=entries,
             size=self._evictor.size,
             pinned=self._index.pins(),
-            open=opened,
-            filling=filling,
+            open=len(self._opened),
+            filling=len(self._fills),
             memory=self.budget.used + self.kept.used,
             hits=counts.hits,
             misses=counts.misses,
@@ -247,7 +224,7 @@ class DiskCache:
         if self._workers is not None:
             self._workers.shutdown(wait=True)
             self._workers = None
-        self._flush_uses()
+        self._opened.flush()
         self._scratch.close()
         self._index.close()
 
@@ -282,12 +259,12 @@ class DiskCache:
 
     def release(self, source: SealedFile | Fill) -> None:
         """A reader of ``source`` has closed."""
+        if isinstance(source, SealedFile):
+            self._opened.release(source)
+            return
         with self._lock:
             source.readers -= 1
             if source.readers > 0:
-                return
-            if isinstance(source, SealedFile):
-                self._forget_open(source)
                 return
             if self._fills.get(source.key.place) is source:
                 del self._fills[source.key.place]
@@ -295,7 +272,7 @@ class DiskCache:
         if not settled:
             source.abandon()
         elif source.sealed is not None:
-            self.release(source.sealed)
+            self._opened.release(source.sealed)
 
     def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]:
         """A sparse file to fill."""
@@ -305,7 +282,7 @@ class DiskCache:
         """Whether ``size`` more bytes can be written to disk, if need be after evicting others."""
         if self._evictor.free() >= size:
             return True
-        self._flush_uses()
+        self._opened.flush()
         with locks.mutex(self._guard):
             return self._evictor.make_room(0, size)
 
@@ -325,7 +302,7 @@ class DiskCache:
                 del self._fills[fill.key.place]
             unused = fill.readers == 0
         if unused and fill.sealed is not None:
-            self.release(fill.sealed)
+            self._opened.release(fill.sealed)
 
     def disk_failed(self, key: ObjectKey, error: OSError) -> None:
         """A fill goes on without the disk."""
@@ -343,44 +320,14 @@ class DiskCache:
     # -- inner parts -------------------------------------------------------------------------------------------------
 
     def _find(self, key: ObjectKey) -> SealedFile | None:
-        place = key.place
-        with self._lock:
-            sealed = self._open.get(place)
-            if sealed is not None:
-                sealed.readers += 1
-                self.counts.hits += 1
-                return sealed
-        path = self.objects / place
-        file = open_sealed(path, key.size)
-        if file is None:
-            with self._lock:
-                self.counts.misses += 1
-            return None
-        now = self._clock()
-        with self._lock:
-            self.counts.hits += 1
-            self._uses[place] = now
-            due = len(self._uses) >= _USES or now - self._uses_since >= _USES_SECONDS
-            if due:
-                self._uses_since = now
-            sealed = self._register(SealedFile(file, path, place))
-        if due:
-            self.workers.submit(self._flush_uses)
+        sealed = self._opened.find(key)
+        if self._opened.due:
+            self.workers.submit(self._opened.flush)
         return sealed
-
-    def _register(self, sealed: SealedFile) -> SealedFile:
-        """The process's one open file of this place, counted as used once more. Needs the lock."""
-        sealed = self._open.setdefault(sealed.place, sealed)
-        sealed.readers += 1
-        return sealed
-
-    def _forget_open(self, sealed: SealedFile) -> None:
-        if self._open.get(sealed.place) is sealed:
-            del self._open[sealed.place]
 
     def _adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
         """Move an open, shared-locked file to its place."""
-        self._flush_uses()
+        self._opened.flush()
         target = self.objects / key.place
         try:
             with locks.mutex(self._guard):
@@ -390,7 +337,7 @@ class DiskCache:
                     file = present
                 elif self._evictor.make_room(key.size):
                     self._index.add(key, self._clock())
-                    _move(path, target)
+                    move_in(path, target)
                 else:
                     self.counts.refused += 1
                     path.unlink(missing_ok=True)
@@ -400,40 +347,22 @@ class DiskCache:
             self.disk_failed(key, failure)
             path.unlink(missing_ok=True)
             return self._unkept(file, key)
-        with self._lock:
-            self.counts.sealed += 1
-            return self._register(SealedFile(file, target, key.place))
+        self.counts.sealed += 1
+        return self._opened.register(file, target, key.place)
 
     def _unkept(self, file: LocalFile, key: ObjectKey) -> SealedFile:
         sealed = SealedFile(file, None, key.place)
         sealed.readers = 1
         return sealed
 
-    def _forget_row(self, place: str) -> None:
-        try:
-            self._index.remove(place)
-        except sqlite3.Error as error:
-            # A row without a file costs nothing but a wrong total until eviction meets it.
-            _log.warning("a moved file is still in the cache index: %s", error)
-
     def _remove(self, store: str | None, prefix: str | None) -> int:
-        self._flush_uses()
+        self._opened.flush()
         places = self._index.places(store, prefix)
         freed = 0
         for start in range(0, len(places), _BATCH):
             with locks.mutex(self._guard):
                 freed += self._evictor.remove(places[start : start + _BATCH])
         return freed
-
-    def _flush_uses(self) -> None:
-        with self._lock:
-            uses, self._uses = self._uses, {}
-        if not uses:
-            return
-        try:
-            self._index.touch(uses)
-        except sqlite3.Error as error:
-            _log.warning("last uses were not written to the cache index: %s", error)
 
     def _prepare(self) -> None:
         try:
@@ -455,31 +384,21 @@ class DiskCache:
             str(self.directory),
         )
 
-    def _after_fork(self) -> None:
+    def after_fork(self) -> None:
         """In a forked child: threads, fills and database connections are the parent's."""
         self._lock = threading.Lock()
         self._workers = None
         self._fills = {}
-        self._open = {}
-        self._uses = {}
         self.budget = Budget()
         self.kept = Kept()
+        self._opened.after_fork()
         self._index.after_fork()
         self._scratch.after_fork()
 
 
-def _move(path: Path, target: Path) -> None:
-    try:
-        os.rename(path, target)
-    except FileNotFoundError:
-        for parent in (target.parent.parent, target.parent):  # `parents=True` would not give the mode to both
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.rename(path, target)
-
-
 def _after_fork() -> None:
     for cache in _caches:
-        cache._after_fork()
+        cache.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -181,7 +181,9 @@ class Fill:
             request = WHOLE
         while self.sealed is None and self._sealing is None:
             if not self.stored:
-                raise NoSpace("the cache cannot hold the whole object: raise cache.size or free disk space", self.key.label)
+                raise NoSpace(
+                    "the cache cannot hold the whole object: raise cache.size or free disk space", self.key.label
+                )
             waiting = {one.task: one for one in self._requests.values()}
             for first, last in self.blocks.missing(0, self.key.size, request):
                 if len(waiting) >= REQUESTS_AHEAD:

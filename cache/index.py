@@ -104,7 +104,8 @@ class Index:
         """Note last uses, one transaction for all."""
         with self._transaction() as connection:
             connection.executemany(
-                "UPDATE entries SET used = max(used, ?) WHERE place = ?", [(used, place) for place, used in uses.items()]
+                "UPDATE entries SET used = max(used, ?) WHERE place = ?",
+                [(used, place) for place, used in uses.items()],
             )
 
     def totals(self) -> tuple[int, int]:
@@ -131,7 +132,9 @@ class Index:
         elif store is not None and prefix:
             low = _blob(prefix)
             where, values = "store = ? AND substr(key, 1, ?) = ?", (_blob(store), len(low), low)
-        rows = self._query(f"SELECT place, size FROM entries WHERE {where} AND place NOT IN (SELECT place FROM pins)", values)
+        rows = self._query(
+            f"SELECT place, size FROM entries WHERE {where} AND place NOT IN (SELECT place FROM pins)", values
+        )
         return [(str(place), int(size)) for place, size in rows]
 
     # -- pins --------------------------------------------------------------------------------------------------------

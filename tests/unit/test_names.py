@@ -10,7 +10,24 @@ from fsdriver.errors import InvalidName, NameTooLong
 from fsdriver.names import check_name, escape_directory, shown_names, to_key, to_name
 
 TRICKY = st.sampled_from(
-    [b"%", b"25", b"0A", b"5C", b"C3", b"A9", b"2F", b"\\", b"\n", b"\xc3", b"\xa9", b"\xe2\x82", "é".encode(), b"a", b"%c3", b"%file"]
+    [
+        b"%",
+        b"25",
+        b"0A",
+        b"5C",
+        b"C3",
+        b"A9",
+        b"2F",
+        b"\\",
+        b"\n",
+        b"\xc3",
+        b"\xa9",
+        b"\xe2\x82",
+        "é".encode(),
+        b"a",
+        b"%c3",
+        b"%file",
+    ]
 )
 NAME_BYTES = st.one_of(
     st.binary(min_size=1, max_size=60), st.lists(TRICKY, min_size=1, max_size=10).map(b"".join)
@@ -62,7 +79,11 @@ def test_different_names_have_different_keys(left: str, right: str) -> None:
 
 
 @settings(max_examples=500)
-@given(st.one_of(st.text(max_size=40), st.lists(TRICKY, max_size=10).map(lambda raw: b"".join(raw).decode("utf-8", "replace"))))
+@given(
+    st.one_of(
+        st.text(max_size=40), st.lists(TRICKY, max_size=10).map(lambda raw: b"".join(raw).decode("utf-8", "replace"))
+    )
+)
 def test_a_key_with_a_name_is_reached_by_it(key: str) -> None:
     name = to_name(key)
     if name is not None:
@@ -70,7 +91,8 @@ def test_a_key_with_a_name_is_reached_by_it(key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", ["", "/a", "a/", "a//b", "./a", "a/..", "a/./b", "..", "a\nb", "a\\b", "\x00", "%00", "x" * 256, "%25C3%25A9"]
+    "key",
+    ["", "/a", "a/", "a//b", "./a", "a/..", "a/./b", "..", "a\nb", "a\\b", "\x00", "%00", "x" * 256, "%25C3%25A9"],
 )
 def test_keys_without_a_name(key: str) -> None:
     assert to_name(key) is None

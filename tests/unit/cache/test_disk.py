@@ -62,7 +62,10 @@ def program(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         "def ready(text='ready'): print(text, flush=True); sys.stdin.read()\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", setup + code, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", setup + code, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdin and process.stdout
     try:
@@ -261,7 +264,9 @@ def test_files_in_use_by_another_process_are_not_evicted(make_cache: Callable[..
     cache = make_cache(300 * KIB, clock=Clock())
     for key in "abc":
         put(cache, name(key))
-    with program(f"reader = cache.open(ObjectKey('s3|test|bucket', 'a', 'v', {100 * KIB})); ready()", tmp_path / "cache") as other:
+    with program(
+        f"reader = cache.open(ObjectKey('s3|test|bucket', 'a', 'v', {100 * KIB})); ready()", tmp_path / "cache"
+    ) as other:
         assert line(other) == "ready"
         put(cache, name("d"))
         assert [key for key in "abcd" if cache.contains(name(key))] == ["a", "c", "d"]

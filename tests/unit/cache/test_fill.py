@@ -299,6 +299,9 @@ def test_spawned_reads_need_no_waiting_thread(cache: DiskCache, make_source: Any
     source = make_source(2 * MIB)
     with cache.reader(source.key, source.fetch) as reader:
         futures = [spawn(reader.read(offset, 10)) for offset in range(0, 2 * MIB, BLOCK)]
-        assert [future.result() for future in futures] == [  # type: ignore[attr-defined]
-            source.data[offset : offset + 10] for offset in range(0, 2 * MIB, BLOCK)
-        ]
+        assert (
+            [future.result() for future in futures]
+            == [  # type: ignore[attr-defined]
+                source.data[offset : offset + 10] for offset in range(0, 2 * MIB, BLOCK)
+            ]
+        )

@@ -1,0 +1,115 @@
+"""The sealed files this process has open, one descriptor each, and when they were last used."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from .files import LocalFile, SealedFile, open_sealed
+from .index import Index
+from .keys import ObjectKey
+from .stats import Counts
+
+_USES: Final = 512
+_USES_SECONDS: Final = 60.0
+
+_log = logging.getLogger("fsdriver.cache")
+
+
+class OpenFiles:
+    """Finds, shares and counts sealed files. Its lock guards the tables only, never a system call or the index.
+
+    Last uses are kept in memory and written in batches: at 512 files, after a minute, before an eviction, at the end.
+
+    Parameters
+    ----------
+    objects : Path
+        The directory of sealed files.
+    index : Index
+    counts : Counts
+        ``hits`` and ``misses`` are counted here.
+    clock : callable
+        Seconds since the epoch.
+    """
+
+    def __init__(self, objects: Path, index: Index, counts: Counts, clock: Callable[[], float]) -> None:
+        self._objects = objects
+        self._index = index
+        self._counts = counts
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._open: dict[str, SealedFile] = {}
+        self._uses: dict[str, float] = {}
+        self._since = clock()
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def due(self) -> bool:
+        """Whether `flush` should be called soon."""
+        return len(self._uses) >= _USES or self._clock() - self._since >= _USES_SECONDS
+
+    def find(self, key: ObjectKey) -> SealedFile | None:
+        """The sealed file, counted as used by one more reader."""
+        place = key.place
+        with self._lock:
+            sealed = self._open.get(place)
+            if sealed is not None:
+                sealed.readers += 1
+                self._counts.hits += 1
+                return sealed
+        path = self._objects / place
+        file = open_sealed(path, key.size)
+        with self._lock:
+            if file is None:
+                self._counts.misses += 1
+                return None
+            self._counts.hits += 1
+            self._uses[place] = self._clock()
+        return self.register(file, path, place)
+
+    def register(self, file: LocalFile, path: Path, place: str) -> SealedFile:
+        """The one open file of a place: this one, or that which another thread registered first."""
+        with self._lock:
+            sealed = self._open.get(place)
+            if sealed is None:
+                sealed = self._open[place] = SealedFile(file, path, place)
+            sealed.readers += 1
+            return sealed
+
+    def release(self, sealed: SealedFile) -> None:
+        """One reader less; the descriptor closes with the last."""
+        with self._lock:
+            sealed.readers -= 1
+            if sealed.readers <= 0 and self._open.get(sealed.place) is sealed:
+                del self._open[sealed.place]
+
+    def detach(self, place: str) -> None:
+        """Later readers shall not share the open file: its name has gone."""
+        with self._lock:
+            sealed = self._open.pop(place, None)
+            if sealed is not None:
+                sealed.path = None
+
+    def flush(self) -> None:
+        """Write last uses to the index."""
+        with self._lock:
+            uses, self._uses = self._uses, {}
+            self._since = self._clock()
+        if not uses:
+            return
+        try:
+            self._index.touch(uses)
+        except sqlite3.Error as error:
+            _log.warning("last uses were not written to the cache index: %s", error)
+
+    def after_fork(self) -> None:
+        """In a forked child: descriptors and their locks are shared with the parent, so new readers open their own."""
+        self._lock = threading.Lock()
+        self._open = {}
+        self._uses = {}

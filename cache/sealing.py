@@ -1,0 +1,53 @@
+"""Moving a sealed file to its place and out of it. Needs the mutex of the cache directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from . import locks
+from .files import LocalFile, same_file
+
+
+def move_in(path: Path, target: Path) -> None:
+    """Give a finished file its place."""
+    try:
+        os.rename(path, target)
+    except FileNotFoundError:
+        for parent in (target.parent.parent, target.parent):  # `parents=True` would not give the mode to both
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.rename(path, target)
+
+
+def move_out(path: Path, target: Path, own: LocalFile | None) -> bool:
+    """Rename a sealed file away unless somebody else holds it.
+
+    Parameters
+    ----------
+    own : LocalFile or None
+        The open file whose shared lock is ours.
+
+    Returns
+    -------
+    bool
+        False if it is held, or not there (any more).
+    """
+    if own is None:
+        try:
+            file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+    elif same_file(path, own.descriptor):
+        file = own
+    else:
+        return False
+    if not locks.exclude(file.descriptor):
+        if own is not None:
+            locks.share(file.descriptor)  # always possible: LOCK_EX is asked for under the mutex only
+        return False
+    try:
+        os.rename(path, target)
+    finally:
+        # Who waited for the lock looks at the name next, so giving it up now lets nobody in.
+        locks.share(file.descriptor)
+    return True
