@@ -48,49 +48,52 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
     retry = RetryPolicy(attempts=config.retries + 1, deadline=config.timeout)
     parts = urlsplit(config.url)
     scheme = parts.scheme.lower()
-    if scheme in LOCAL_SCHEMES and config.engine == "auto":
-        from fsdriver.backends.local import LocalBackend  # noqa: PLC0415 - each service's packages load when it is used
-
-        path = unquote(parts.path)
-        return LocalBackend(path, retry), path.strip("/")
-    if scheme in S3_SCHEMES and config.engine == "auto":
-        # The path of an s3 URL is the key itself: nothing in it is decoded, and "?" and "#" belong to it.
-        bucket, _, prefix = config.url.partition("://")[2].partition("/")
-        backend = _open_s3(name, bucket, config, retry)
-        if backend is not None:
-            return backend, prefix.strip("/")
-    return _open_fsspec(name, scheme, config, retry)
-
-
-def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) -> Backend | None:
-    """The S3 client of choice, or None where a fork has taken it away."""
+    _check_scheme(name, scheme, config.url)
     try:
-        from fsdriver.backends.objectstore import ObjectStoreBackend, runtime_lost  # noqa: PLC0415
-        from fsdriver.backends.s3_settings import S3Settings  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(f"backend {name!r}: {error.name} is missing; pip install 'fsdriver[s3]'", config.url) from error
-    if not runtime_lost():
-        return ObjectStoreBackend(S3Settings.from_config(bucket, config), retry)
-    if name not in _warned:
-        _warned.add(name)
-        log.warning(
-            "backend %r: this process was forked from one that already used the fast S3 client, which does not survive a "
-            "fork; going on through s3fs (start workers with 'spawn' or 'forkserver' to keep the fast one)",
-            name,
-        )
-    return None
+        if scheme in LOCAL_SCHEMES and config.engine == "auto":
+            from fsdriver.backends.local import LocalBackend  # noqa: PLC0415 - a service's packages load when it is used
 
+            path = unquote(parts.path)
+            return LocalBackend(path, retry, **config.storage_options), path.strip("/")
+        if scheme in S3_SCHEMES:
+            # The path of an s3 URL is the key itself: nothing in it is decoded, and "?" and "#" belong to it.
+            bucket, _, prefix = config.url.partition("://")[2].partition("/")
+            return _open_s3(name, bucket, config, retry), prefix.strip("/")
+        from fsdriver.backends.fsspec_backend import open_filesystem  # noqa: PLC0415
 
-def _open_fsspec(name: str, scheme: str, config: BackendConfig, retry: RetryPolicy) -> tuple[Backend, str]:
-    from fsdriver.backends.fsspec_backend import open_fsspec  # noqa: PLC0415
-
-    if scheme not in known_implementations:
-        near = difflib.get_close_matches(scheme, sorted({*known_implementations, *S3_SCHEMES}), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ConfigError(f"backend {name!r}: unknown scheme {scheme!r}{hint}", config.url)
-    try:
-        return open_fsspec(scheme, config, retry)
+        return open_filesystem(scheme, config.url, config.storage_options, retry)
     except ImportError as error:
         extra = EXTRAS.get(scheme)
         how = f"pip install 'fsdriver[{extra}]'" if extra else str(known_implementations[scheme].get("err", error))
         raise ConfigError(f"backend {name!r}: a package for {scheme!r} is missing; {how}", config.url) from error
+
+
+def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) -> Backend:
+    """The S3 client of choice: s3fs if asked for, or where a fork has taken obstore away."""
+    from fsdriver.backends.s3_settings import S3Settings  # noqa: PLC0415
+
+    settings = S3Settings.from_config(bucket, config)
+    if config.engine == "auto":
+        from fsdriver.backends.objectstore import ObjectStoreBackend, runtime_lost  # noqa: PLC0415
+
+        if not runtime_lost():
+            return ObjectStoreBackend(settings, retry)
+        if name not in _warned:
+            _warned.add(name)
+            log.warning(
+                "backend %r: this process was forked from one that already used the fast S3 client, which does not survive "
+                "a fork; going on through s3fs (start workers with 'spawn' or 'forkserver' to keep the fast one)",
+                name,
+            )
+    from fsdriver.backends.s3fs_backend import S3fsBackend  # noqa: PLC0415
+
+    return S3fsBackend(settings, retry, config.storage_options)
+
+
+def _check_scheme(name: str, scheme: str, url: str) -> None:
+    known = {*known_implementations, *S3_SCHEMES, *LOCAL_SCHEMES}
+    if scheme in known:
+        return
+    near = difflib.get_close_matches(scheme, sorted(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    raise ConfigError(f"backend {name!r}: unknown scheme {scheme!r}{hint}", url)
