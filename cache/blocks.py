@@ -54,7 +54,7 @@ class BlockMap:
             self.present += last - first
 
     def missing(self, start: int, end: int, largest: int) -> Iterator[tuple[int, int]]:
-        """Byte ranges of missing blocks touching ``start`` to ``end``: aligned, adjacent ones as one, up to ``largest``.
+        """Byte ranges of missing blocks touching ``start`` to ``end``: aligned, adjacent ones joined up to ``largest``.
 
         The last range ends with the file. Blocks may be marked while iterating.
         """

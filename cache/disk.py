@@ -1,7 +1,7 @@
 """The disk cache of one directory: complete, immutable, version-named files shared by all processes of a user.
 
-`DiskCache` joins the parts: sealed files (`opened`, `sealing`, `locks`), fills (`fill`), the index and eviction. Its lock
-guards the table of fills only and is never held while the disk, the index or the network is waited for.
+`DiskCache` joins the parts: sealed files (`opened`, `sealing`, `locks`), fills (`fill`), the index and eviction. Its
+lock guards the table of fills only and is never held while the disk, the index or the network is waited for.
 """
 
 from __future__ import annotations
@@ -144,8 +144,9 @@ class DiskCache:
     def unseal(self, key: ObjectKey, target: Path, *, reader: Reader | None = None) -> bool:
         """Rename the sealed file to ``target``, to be written there.
 
-        ``reader`` is this process's own: its descriptor then is of the file at ``target``, and so is that of every other
-        reader of the key in this process, who will see what is written. Without ``reader`` nobody may have it open.
+        ``reader`` is this process's own: its descriptor then is of the file at ``target``, and so is that of every
+        other reader of the key in this process, who will see what is written. Without ``reader`` nobody may have it
+        open.
 
         Returns
         -------
@@ -167,7 +168,7 @@ class DiskCache:
         return True
 
     def discard(self, key: ObjectKey) -> None:
-        """Remove a file even if it is open or pinned (its bytes are wrong or unwanted); readers keep their descriptor."""
+        """Remove a file even if open or pinned (its bytes are wrong or unwanted); readers keep their descriptor."""
         with locks.mutex(self._guard):
             self._evictor.forget(key.place)
         self._opened.detach(key.place)
@@ -278,9 +279,13 @@ class DiskCache:
         """A sparse file to fill."""
         return self._scratch.create(key.size)
 
+    def fits(self, size: int) -> bool:
+        """Whether ``size`` more bytes can be written to disk now."""
+        return self._evictor.free() >= size
+
     def has_space(self, size: int) -> bool:
         """Whether ``size`` more bytes can be written to disk, if need be after evicting others."""
-        if self._evictor.free() >= size:
+        if self.fits(size):
             return True
         self._opened.flush()
         with locks.mutex(self._guard):
@@ -310,8 +315,8 @@ class DiskCache:
         if not self._disk_warned:
             self._disk_warned = True
             _log.warning(
-                "%s: the cache disk cannot be written (%s); reading goes on without caching. Free space on %s or move the"
-                " cache with FSDRIVER_CACHE_DIR. Later failures are only counted",
+                "%s: the cache disk cannot be written (%s); reading goes on without caching. Free space on %s or move"
+                " the cache with FSDRIVER_CACHE_DIR. Later failures are only counted",
                 key.label,
                 error.strerror or error,
                 self.directory,
@@ -373,14 +378,14 @@ class DiskCache:
         owner = os.stat(self.directory).st_uid
         if owner != os.geteuid():
             raise AccessDenied(
-                f"this cache belongs to uid {owner}, and caches are private: set FSDRIVER_CACHE_DIR to a directory of yours",
+                f"this cache belongs to uid {owner}, and caches are private: set FSDRIVER_CACHE_DIR to one of yours",
                 str(self.directory),
             )
 
     def _unusable(self, error: Exception) -> ConfigError:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return ConfigError(
-            f"the cache directory cannot be made or written ({reason}): set FSDRIVER_CACHE_DIR or cache.dir to one that can",
+            f"it cannot be made or written ({reason}): set FSDRIVER_CACHE_DIR or cache.dir to another place",
             str(self.directory),
         )
 

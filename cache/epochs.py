@@ -1,7 +1,7 @@
 """How processes of one user tell each other that cached metadata is out of date: counters in shared memory.
 
-Each name hashes to one 8-byte slot of a file mapped by all. Who changes a name stores a fresh value; who cached it compares.
-Two names on one slot cost a needless refresh, never a missed one.
+Each name hashes to one 8-byte slot of a file mapped by all. Who changes a name stores a fresh value; who cached it
+compares. Two names on one slot cost a needless refresh, never a missed one.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from . import locks
 class LocalFile:
     """A descriptor closed when the last reference goes.
 
-    Readers in other threads take a reference for the time of one pread, so a close never hands their descriptor number to
-    another file under them.
+    Readers in other threads take a reference for the time of one pread, so a close never hands their descriptor
+    number to another file under them.
     """
 
     __slots__ = ("descriptor",)

@@ -1,7 +1,8 @@
 """One object on its way into the cache: a sparse file, a block map, and the requests under way.
 
-Everything but `local` and `abandon` runs on the event loop, so state needs no lock; no lock is held while a request waits.
-Bytes go to waiting readers straight from the fetched buffer; the buffer goes to disk; then the blocks count as present.
+Everything but `local` and `abandon` runs on the event loop, so state needs no lock; no lock is held while a request
+waits. Bytes go to waiting readers straight from the fetched buffer; the buffer goes to disk; then the blocks count as
+present.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Storage(Protocol):
     @property
     def workers(self) -> Executor: ...
     def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]: ...
+    def fits(self, size: int) -> bool: ...
     def has_space(self, size: int) -> bool: ...
     def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile: ...
     def finished(self, fill: Fill) -> None: ...
@@ -49,7 +51,7 @@ class Storage(Protocol):
 
 
 class _Request:
-    """One ranged fetch. ``arrived`` gives the buffer to waiters; ``task`` ends when the buffer is on disk, or failed."""
+    """One ranged fetch. ``arrived`` gives waiters the buffer; ``task`` ends when it is on disk, or has failed."""
 
     __slots__ = ("arrived", "buffer", "end", "error", "start", "task")
 
@@ -242,7 +244,7 @@ class Fill:
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
             self._fail(request, error)
             raise
-        except BaseException as error:  # noqa: BLE001 - also what Rust libraries raise past Exception; the waiters get it
+        except BaseException as error:  # noqa: BLE001 - Rust libraries raise past Exception; the waiters get it
             storage.counts.failed_fetches += 1
             self._fail(request, error)
         finally:
@@ -303,11 +305,10 @@ class Fill:
         try:
             if self._file is None:
                 self._file, self._path = storage.temporary(self.key)
-            if len(buffer) <= _INLINE_WRITE:
-                if storage.has_space(len(buffer)):
-                    self._file.write(start, buffer)
-                    return True
-            elif await loop.run_in_executor(storage.workers, _write, storage.has_space, self._file, start, buffer):
+            if len(buffer) <= _INLINE_WRITE and storage.fits(len(buffer)):
+                self._file.write(start, buffer)
+                return True
+            if await loop.run_in_executor(storage.workers, _write, storage.has_space, self._file, start, buffer):
                 return True
             raise NoSpace("the cache's file system has no more free space than cache.min_free", self.key.label)
         except OSError as error:
@@ -317,7 +318,8 @@ class Fill:
 
     async def _seal(self) -> None:
         storage = self._storage
-        assert self._file is not None and self._path is not None
+        assert self._file is not None
+        assert self._path is not None
         self.sealed = await asyncio.get_running_loop().run_in_executor(
             storage.workers, storage.adopt, self.key, self._file, self._path
         )

@@ -1,7 +1,8 @@
 """The SQLite index of sealed files: sizes, last use, pins, totals. Rebuildable; shared by processes (WAL).
 
-A row is written before its file gets its name and removed after the file, so a crash leaves a row without a file (found at
-eviction), never a file without a row. Only an index that was lost is rebuilt from the files, once, by who makes the new one.
+A row is written before its file gets its name and removed after the file, so a crash leaves a row without a file
+(found at eviction), never a file without a row. Only an index that was lost is rebuilt from the files, once, by who
+makes the new one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ FILE_FORMAT: Final = 1
 """Of a sealed file: the object's bytes and nothing else."""
 BUSY_SECONDS: Final = 30.0
 
-_CREATE: Final = f"""
+_CREATE: Final = """
 CREATE TABLE entries (
     place TEXT PRIMARY KEY, store BLOB, key BLOB, version TEXT, size INTEGER NOT NULL, used REAL NOT NULL,
     format INTEGER NOT NULL, codec TEXT NOT NULL
@@ -41,7 +42,6 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries
     BEGIN UPDATE totals SET bytes = bytes - OLD.size, entries = entries - 1; END;
 CREATE TRIGGER entry_resized AFTER UPDATE OF size ON entries
     BEGIN UPDATE totals SET bytes = bytes + NEW.size - OLD.size; END;
-PRAGMA user_version = {SCHEMA};
 """
 
 _log = logging.getLogger("fsdriver.cache")
@@ -74,7 +74,7 @@ class Index:
             self._open()
 
     def after_fork(self) -> None:
-        """In a forked child: leave the parent's connection alone (SQLite forbids its use) and connect anew when needed."""
+        """In a forked child: leave the parent's connection alone (SQLite forbids its use) and connect anew."""
         self._lock = threading.Lock()
         if self._connection is not None:
             self._inherited.append(self._connection)
@@ -92,7 +92,8 @@ class Index:
     def add(self, key: ObjectKey, now: float) -> None:
         """Record a file that is about to be sealed."""
         self._execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '') ON CONFLICT (place) DO UPDATE SET used = excluded.used",
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '')"
+            " ON CONFLICT (place) DO UPDATE SET used = excluded.used",
             (key.place, _blob(key.store), _blob(key.key), key.version, key.size, now, FILE_FORMAT),
         )
 
@@ -116,14 +117,14 @@ class Index:
     def oldest(self, after: tuple[float, str], count: int) -> list[tuple[float, str, int]]:
         """Entries that are not pinned as (last use, place, bytes), least recently used first, beyond ``after``."""
         rows = self._query(
-            "SELECT used, place, size FROM entries WHERE (used, place) > (?, ?) AND place NOT IN (SELECT place FROM pins)"
-            " ORDER BY used, place LIMIT ?",
+            "SELECT used, place, size FROM entries"
+            " WHERE (used, place) > (?, ?) AND place NOT IN (SELECT place FROM pins) ORDER BY used, place LIMIT ?",
             (*after, count),
         )
         return [(float(used), str(place), int(size)) for used, place, size in rows]
 
     def places(self, store: str | None, prefix: str | None) -> list[tuple[str, int]]:
-        """Entries that are not pinned as (place, bytes): all, those of a store, or of its keys that begin with ``prefix``."""
+        """Entries not pinned, as (place, bytes): all, of one store, or of its keys that begin with ``prefix``."""
         where = "1"
         values: tuple[str | bytes | int, ...] = ()
         if store is not None and not prefix:
@@ -200,7 +201,7 @@ class Index:
 
     def _connect(self) -> sqlite3.Connection:
         if not self._path.exists():
-            # Only a new file may be closed here: closing drops the POSIX locks of every connection of this process to it.
+            # Only a new file may be closed here: a close drops this process's POSIX locks on the file.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         connection = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
@@ -212,6 +213,7 @@ class Index:
                 if self._schema(connection) == 0:
                     for statement in _statements():
                         connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {SCHEMA}")
                     connection.executemany(
                         f"INSERT INTO entries VALUES (?, NULL, NULL, NULL, ?, ?, {FILE_FORMAT}, '')", self._found()
                     )

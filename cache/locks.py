@@ -1,8 +1,8 @@
 """Locks that processes share: flock(2) on files of the cache directory.
 
-Who reads a sealed file holds LOCK_SH on the open file description; who wants to move or remove one must get LOCK_EX on it,
-and asks for that only while holding the directory's mutex. So a shared lock that is tried to be upgraded, and for a moment
-given up (flock(2), "Converting a lock"), can always be taken back.
+Who reads a sealed file holds LOCK_SH on the open file description. Who wants to move or remove one must get LOCK_EX on
+it, and asks for that only while holding the directory's mutex: so a reader who tries to upgrade, which gives its shared
+lock up for a moment (flock(2)), can always take it back.
 """
 
 from __future__ import annotations

@@ -23,7 +23,8 @@ _log = logging.getLogger("fsdriver.cache")
 class OpenFiles:
     """Finds, shares and counts sealed files. Its lock guards the tables only, never a system call or the index.
 
-    Last uses are kept in memory and written in batches: at 512 files, after a minute, before an eviction, at the end.
+    Last uses (the time of the last close) are kept in memory and written in batches: at 512 files, after a minute,
+    before an eviction, at the end.
 
     Parameters
     ----------
@@ -70,7 +71,6 @@ class OpenFiles:
                 self._counts.misses += 1
                 return None
             self._counts.hits += 1
-            self._uses[place] = self._clock()
         return self.register(file, path, place)
 
     def register(self, file: LocalFile, path: Path, place: str) -> SealedFile:
@@ -87,6 +87,7 @@ class OpenFiles:
         with self._lock:
             sealed.readers -= 1
             if sealed.readers <= 0 and self._open.get(sealed.place) is sealed:
+                self._uses[sealed.place] = self._clock()
                 del self._open[sealed.place]
 
     def detach(self, place: str) -> None:

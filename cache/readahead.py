@@ -36,9 +36,9 @@ class _Stream:
 class ReadAhead:
     """Finds sequential streams among the reads of one reader.
 
-    A read that continues another makes a stream; its window is four times what it has read, from 1 MiB to 64 MiB. Random
-    reads make none, so nothing is fetched that they did not ask for. Once a stream has read 1 MiB, reads up to 2 MiB from
-    its position belong to it: the kernel sends its own read-ahead slightly out of order. Thread-safe.
+    A read that continues another makes a stream; its window is four times what it has read, from 1 MiB to 64 MiB.
+    Random reads make none, so nothing is fetched that they did not ask for. Once a stream has read 1 MiB, reads up to
+    2 MiB from its position belong to it: the kernel sends its own read-ahead slightly out of order. Thread-safe.
 
     Parameters
     ----------

@@ -65,8 +65,8 @@ class Reader:
     def fileno(self) -> int | None:
         """Descriptor of the complete file, or None.
 
-        All readers of this file in the process share it, and so its offset: use pread(2) or mmap(2), or `duplicate`. The
-        kernel and mmap hold the file's shared lock for as long as they hold the descriptor's open file.
+        All readers of this file in the process share it, and so its offset: use pread(2) or mmap(2), or `duplicate`.
+        The kernel and mmap hold the file's shared lock for as long as they hold the descriptor's open file.
         """
         file = self._local_file()
         return None if file is None else file.descriptor
@@ -180,8 +180,7 @@ class Reader:
 
     def _fill(self) -> Fill:
         source = self._source
-        if not isinstance(source, Fill):
-            raise ValueError(f"read of a closed reader: {self.key.label}")
+        assert isinstance(source, Fill)  # `_local_file` came first
         return source
 
     def _observe(self, start: int, end: int) -> Plan | None:

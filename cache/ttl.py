@@ -69,5 +69,5 @@ class TTLCache(Generic[V]):
             return len(self._map)
 
 
-def _expiry(key: str, value: tuple[object, float], now: float) -> float:
+def _expiry(_key: str, value: tuple[object, float], now: float) -> float:
     return now + value[1]

@@ -1,14 +1,14 @@
-"""Names in the tree to keys in the store and back: one pure, bijective mapping.
+r"""Names in the tree to keys in the store and back: one pure, bijective mapping.
 
 A *name* is what programs see: any bytes but ``/`` and NUL, held as `str` with the ``surrogateescape`` convention of
 `os.fsdecode`. A *key* is what the store holds: valid UTF-8 without control characters.
 
-- Bytes 0x00-0x1F, 0x7F, ``\\`` and bytes that are not UTF-8 become ``%XX`` (upper-case hexadecimal).
-- A literal ``%XX`` in a name that would be read back as one of those has its ``%`` escaped as ``%25``; so does a literal
-  that already looks escaped (``%250A``), to any depth. Every other ``%`` stays: ``100%``, ``%41`` and the ``%C3%A9`` of a
-  URL-encoded "é" (which is valid UTF-8, hence never written by us) are shown as they are.
-- A key is shown only if its name leads back to it. Keys with raw control characters, empty, ``.`` or ``..`` segments, or a
-  ``/`` at either end have no name.
+- Bytes 0x00-0x1F, 0x7F, ``\`` and bytes that are not UTF-8 become ``%XX`` (upper-case hexadecimal).
+- A literal ``%XX`` in a name that would be read back as one of those has its ``%`` escaped as ``%25``; so does a
+  literal that already looks escaped (``%250A``), to any depth. Every other ``%`` stays: ``100%``, ``%41`` and the
+  ``%C3%A9`` of a URL-encoded "é" (which is valid UTF-8, hence never written by us) are shown as they are.
+- A key is shown only if its name leads back to it. Keys with raw control characters, empty, ``.`` or ``..`` segments,
+  or a ``/`` at either end have no name.
 """
 
 from __future__ import annotations
@@ -179,10 +179,8 @@ def _canonical(name: str) -> str:
 
 def _split_run(run: str) -> list[tuple[bool, bytes]]:
     """Bytes of a run of high ``%XX``, each maximal piece with whether it is valid UTF-8."""
-    pieces: list[tuple[bool, bytes]] = []
-    for character in bytes.fromhex(run.replace("%", "")).decode("utf-8", "surrogateescape"):
-        pieces.append((not "\udc80" <= character <= "\udcff", character.encode("utf-8", "surrogateescape")))
-    return pieces
+    text = bytes.fromhex(run.replace("%", "")).decode("utf-8", "surrogateescape")
+    return [(not "\udc80" <= character <= "\udcff", character.encode("utf-8", "surrogateescape")) for character in text]
 
 
 def _codes(data: bytes, prefix: str = "%") -> str:

@@ -67,7 +67,8 @@ def program(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdin and process.stdout
+    assert process.stdin
+    assert process.stdout
     try:
         yield process
     finally:
@@ -141,7 +142,7 @@ def test_the_bound_holds_under_concurrency(make_cache: Callable[..., DiskCache],
         thread.start()
     for thread in threads:
         thread.join()
-    files = [path for path in cache.objects.glob("[0-9a-f]*/*/*")]
+    files = list(cache.objects.glob("[0-9a-f]*/*/*"))
     stats = cache.stats()
     assert stats.entries == len(files) == 11
     assert stats.bytes == sum(path.stat().st_size for path in files) <= 1000 * KIB
@@ -152,7 +153,8 @@ def test_a_refused_file_can_still_be_read(make_cache: Callable[..., DiskCache], 
     path = tmp_path / "big"
     path.write_bytes(b"0123456789abc")
     reader = cache.seal(name("big", 13), path, keep_open=True)
-    assert reader is not None and reader.path is None
+    assert reader is not None
+    assert reader.path is None
     assert reader.read_now(10, 5) == b"abc"
     assert not path.exists()
     reader.close()
@@ -293,7 +295,8 @@ async def fetch(start, end):
 reader = cache.reader(ObjectKey('s3|test|bucket', 'big', 'v', 4 << 20), fetch)
 run(reader.read(0, 1 << 17))
 while not reader.read_now(0, 10): pass
-cache.seal(ObjectKey('s3|test|bucket', 'kept', 'v', 1), (cache.staging / 'k', (cache.staging / 'k').write_bytes(b'k'))[0])
+(cache.staging / 'k').write_bytes(b'k')
+cache.seal(ObjectKey('s3|test|bucket', 'kept', 'v', 1), cache.staging / 'k')
 ready(next(p for p in (cache.objects / '.fills').rglob('0')))
 """
     with program(code, tmp_path / "cache") as process:

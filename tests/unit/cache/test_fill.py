@@ -28,13 +28,15 @@ def test_sequential_reading_fetches_each_byte_once_and_seals(cache: DiskCache, m
         assert data == source.data
         run(reader.wait_complete())
         assert reader.complete
-        assert reader.path is not None and reader.path.read_bytes() == source.data
+        assert reader.path
+        assert reader.path.read_bytes() == source.data
         assert reader.read_now(5, 10) == source.data[5:15]
     assert source.asked == reader.size
     assert len(source.ranges) < 30
     assert cache.contains(source.key)
     again = cache.open(source.key)
-    assert again is not None and again.complete
+    assert again is not None
+    assert again.complete
     again.close()
     assert cache.stats().entries == 1
 
