@@ -76,6 +76,7 @@ def ls(url: str, raw: bool, options: tuple[str, ...], long: bool) -> None:
 
     engine = open_engine(config)
     try:
+        run(engine.check())  # what is wrong with a store is said of the store, not of the first key asked for
         route, path = engine.route("/")
         for name, entry in sorted(run(route.list(path)).items()):
             click.echo(_line(name, entry) if long else name)
