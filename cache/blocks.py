@@ -61,7 +61,7 @@ class BlockMap:
         states = self._states
         limit = min(-(-end // BLOCK), len(states))
         most = max(1, largest // BLOCK)
-        first = states.find(MISSING, start // BLOCK, limit)
+        first = states.find(MISSING, start // BLOCK, limit) if start < end else -1
         while first >= 0:
             last = first + 1
             while last < limit and last - first < most and states[last] == MISSING:
