@@ -13,6 +13,7 @@ FsdriverError(OSError)
 ├── CrossRoute                  EXDEV      a rename or link between two routes
 ├── Unsupported                 EOPNOTSUPP the backend or the route's policy has no such operation
 ├── NoSpace                     ENOSPC     cache, staging or store is full
+├── TooManyLinks                ELOOP      symbolic links lead in a circle
 ├── Stale                       ESTALE     the object changed since it was read: a conditional request lost
 └── BackendError                EIO        the store failed or answered nonsense
     ├── AccessDenied            EACCES     also a PermissionError: credentials are wrong or not sufficient
@@ -128,6 +129,12 @@ class NoSpace(FsdriverError):
     """Cache, staging or store is full."""
 
     errno_code = errno.ENOSPC
+
+
+class TooManyLinks(FsdriverError):
+    """Symbolic links lead in a circle."""
+
+    errno_code = errno.ELOOP
 
 
 class Stale(FsdriverError):

@@ -1,0 +1,1 @@
+"""What `fsdriver.filesystem` is made of: URL resolution, file objects, listings and transfers of the fsspec face."""

@@ -1,0 +1,48 @@
+"""Copies inside one route: made by the store where it can, never through this machine."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from fsdriver.backends import ABSENT
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import IsDirectory
+from fsdriver.route import Route
+
+
+async def copy_within(route: Route, source: str, entry: Entry, target: str) -> Entry:
+    """Give ``target`` the bytes and attributes ``source`` has now; bytes still in staging are owed to both.
+
+    Parameters
+    ----------
+    route : Route
+    source, target : str
+        Names within it.
+    entry : Entry
+        Of ``source``: a file.
+
+    Raises
+    ------
+    IsDirectory
+        ``target`` is a directory.
+    Stale
+        ``source`` changed meanwhile.
+    """
+    route.must_be_writable(target)
+    there = await route.find_entry(target)
+    if there is not None and there.kind is Kind.DIRECTORY:
+        raise IsDirectory("is a directory", target)
+    now = time.time_ns()
+    inode = there.ino if there is not None else route.inode(f"{route.key(target)}|{now}")
+    made = replace(entry, ino=inode, links=(), mtime_ns=now, ctime_ns=now)
+    route._ensure_parents(target)  # noqa: SLF001 - what `Route.publish` does for the same reason
+    with route.journal.transaction():
+        if there is not None and there.links:
+            route.relink(there, {target: None})
+        made = route.owe_same_bytes(source, entry, target, made, ABSENT if there is None else there.version)
+        route.touch_parent(target)
+    route.memory.change(target, made)
+    await route.settle([target])
+    await route.announce([target])
+    return route.cached(target) or made

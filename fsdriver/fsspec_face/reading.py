@@ -1,0 +1,130 @@
+"""File objects for reading: a plain local file where the cache has all of it, else one that fetches what is read."""
+
+from __future__ import annotations
+
+import io
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+from fsdriver import runtime
+from fsdriver.entry import Entry
+from fsdriver.route import AnyReader
+from fsdriver.staging import StagedReader
+
+if TYPE_CHECKING:
+    from fsdriver.filesystem import TierFileSystem
+
+FETCHED_BUFFER: Final = 128 << 10
+"""Bytes buffered in front of a file that is still being fetched: one block of the cache."""
+
+
+class LocalRaw(io.FileIO):
+    """A complete local file, through a descriptor of its own: position and lock are nobody else's."""
+
+
+class FetchedRaw(io.RawIOBase):
+    """A file of which the cache has parts or nothing: local bytes are read in the calling thread, others fetched."""
+
+    mode = "rb"
+
+    def __init__(self, reader: AnyReader) -> None:
+        self._reader = reader
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        self._check_open()
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._check_open()
+        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._reader.size}.get(whence)
+        if origin is None:
+            raise ValueError(f"whence {whence} is none of SEEK_SET, SEEK_CUR and SEEK_END")
+        if origin + offset < 0:
+            raise ValueError(f"position {origin + offset} lies before the beginning of the file")
+        self._position = origin + offset
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        with memoryview(buffer).cast("B") as view:
+            data = self._take(len(view))
+            view[: len(data)] = data
+        return len(data)
+
+    def readall(self) -> bytes:
+        return bytes(self._take(max(0, self._reader.size - self._position)))
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._reader.close()
+
+    def _take(self, count: int) -> bytes | memoryview:
+        self._check_open()
+        count = min(count, max(0, self._reader.size - self._position))
+        if count == 0:
+            return b""
+        data: bytes | memoryview | None = self._reader.read_now(self._position, count)
+        if data is None:
+            data = runtime.run(self._reader.read(self._position, count))
+        self._position += len(data)
+        return data
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
+
+
+class ReadFile(io.BufferedReader):
+    """A file opened for reading (``rb``).
+
+    Attributes
+    ----------
+    fs : TierFileSystem
+    path : str
+        As in `TierFileSystem.info`.
+    size : int
+        Bytes of the version that was opened; a later overwrite does not change what this object reads.
+    """
+
+    def __init__(self, fs: TierFileSystem, path: str, entry: Entry, reader: AnyReader) -> None:
+        self.fs = fs
+        self.path = path
+        self.size = reader.size
+        descriptor = _own_descriptor(reader)
+        if descriptor is None:
+            super().__init__(FetchedRaw(reader), FETCHED_BUFFER)
+        else:
+            reader.close()
+            super().__init__(LocalRaw(descriptor, "rb"))
+        self._entry = entry
+
+    @property
+    def full_name(self) -> str:
+        """The URL of the file."""
+        return self.fs.unstrip_protocol(self.path)
+
+    def info(self) -> dict[str, Any]:
+        """Attributes of the file as it was opened."""
+        return self.fs.describe(self.path, self._entry)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        return _reopen, (self.fs, self.path, self.tell())
+
+
+def _own_descriptor(reader: AnyReader) -> int | None:
+    if isinstance(reader, StagedReader):
+        return os.dup(reader.fileno())
+    return reader.duplicate()
+
+
+def _reopen(fs: TierFileSystem, path: str, position: int) -> Any:
+    file = fs.open(path, "rb")
+    file.seek(position)
+    return file

@@ -1,0 +1,249 @@
+"""Bytes in and out: cat, ranges, pipe, put, get, cp."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from fsspec.asyn import _run_coros_in_chunks
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.utils import isfilelike
+
+from fsdriver.backends import ABSENT
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import IsDirectory, Stale
+from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
+from fsdriver.fsspec_face.copying import copy_within
+from fsdriver.fsspec_face.targets import Target
+from fsdriver.route import AnyReader
+from fsdriver.runtime import on_loop
+
+T = TypeVar("T")
+
+CHUNK: Final = 8 << 20
+"""Bytes copied between two reports of progress."""
+NO_COPY_RANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
+"""copy_file_range(2) does not work between these two files: read and write instead."""
+
+
+class Transfer(Face):
+    """Part of `fsdriver.filesystem.TierFileSystem`."""
+
+    async def _reader(self, path: str) -> tuple[Target, Entry, AnyReader]:
+        """An open reader of a file; the caller closes it."""
+        target, entry = await self._located(path)
+        if entry.kind is Kind.DIRECTORY:
+            raise IsDirectory("is a directory", path)
+        return target, entry, await target.route.open(target.name, entry)
+
+    async def _with_fresh_version(self, path: str) -> None:
+        target, _ = await self._located(path)
+        await target.route.stat(target.name, fresh=True)
+
+    @from_any_loop
+    async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        path = self._strip_protocol(path)
+        try:
+            return (await self._ranges(path, [(start, end)]))[0]
+        except Stale:
+            await self._with_fresh_version(path)
+            return (await self._ranges(path, [(start, end)]))[0]
+
+    async def _ranges(self, path: str, ranges: Sequence[tuple[int | None, int | None]]) -> list[bytes]:
+        """Slices of one version of one file."""
+        _, _, reader = await self._reader(path)
+        with reader:
+            spans = [slice(start, end).indices(reader.size)[:2] for start, end in ranges]
+            parts = [reader.read_now(start, max(0, stop - start)) for start, stop in spans]
+            missing = [number for number, part in enumerate(parts) if part is None]
+            if len(missing) == 1:
+                start, stop = spans[missing[0]]
+                parts[missing[0]] = await reader.read(start, stop - start)
+            elif missing:
+                fetched = await reader.read_ranges([spans[number] for number in missing])  # type: ignore[union-attr]
+                for number, data in zip(missing, fetched, strict=True):
+                    parts[number] = data
+            return [bytes(part) for part in parts if part is not None]
+
+    @from_any_loop
+    async def _cat_ranges(
+        self,
+        paths: list[str],
+        starts: int | Iterable[int | None] | None,
+        ends: int | Iterable[int | None] | None,
+        max_gap: int | None = None,
+        batch_size: int | None = None,
+        on_error: str = "return",
+        **kwargs: Any,
+    ) -> list[Any]:
+        """Many ranges of many files, in the order given; ``max_gap`` is not needed: the cache fetches blocks."""
+        if not isinstance(paths, list):
+            raise TypeError(f"paths must be a list, not {type(paths).__name__}")
+        first = list(starts) if isinstance(starts, Iterable) else [starts] * len(paths)
+        last = list(ends) if isinstance(ends, Iterable) else [ends] * len(paths)
+        if not len(first) == len(last) == len(paths):
+            raise ValueError(f"{len(paths)} paths, {len(first)} starts and {len(last)} ends: their numbers must agree")
+        groups: dict[str, list[int]] = {}
+        for number, path in enumerate(paths):
+            groups.setdefault(self._strip_protocol(path), []).append(number)
+        out: list[Any] = [None] * len(paths)
+
+        async def one(path: str, numbers: list[int]) -> None:
+            try:
+                parts: Sequence[Any] = await self._ranges(path, [(first[n], last[n]) for n in numbers])
+            except Exception as error:
+                if on_error != "return":
+                    raise
+                parts = [error] * len(numbers)
+            for number, part in zip(numbers, parts, strict=True):
+                out[number] = part
+
+        cold = {path: numbers for path, numbers in groups.items() if not self._is_warm(path)}
+        for path in groups.keys() - cold.keys():
+            await one(path, groups[path])
+        if len(cold) == 1:
+            await one(*cold.popitem())
+        elif cold:
+            await on_loop()
+            size = batch_size or self.batch_size
+            await _run_coros_in_chunks([one(*group) for group in cold.items()], batch_size=size, nofiles=True)
+        return out
+
+    def _is_warm(self, path: str) -> bool:
+        """A file whose entry is remembered and whose bytes are on the local disk."""
+        target = self._namespace.target(path)
+        entry = target.route.cached(target.name)
+        if entry is None or entry.kind is not Kind.FILE:
+            return False
+        route = target.route
+        return entry.staging is not None or route.services.cache.contains(route.content_key(target.name, entry))
+
+    @from_any_loop
+    async def _pipe_file(self, path: str, value: Any, mode: str = "overwrite", **kwargs: Any) -> None:
+        target = await self._writable(self._strip_protocol(path))
+        await target.route.publish(target.name, bytes(value), base=ABSENT if mode == "create" else None)
+
+    @from_any_loop
+    async def _put_file(
+        self, lpath: str, rpath: str, mode: str = "overwrite", callback: Callback = DEFAULT_CALLBACK, **kwargs: Any
+    ) -> None:
+        rpath = self._strip_protocol(rpath)
+        await on_loop()
+        if await _blocking(os.path.isdir, lpath):
+            await self._makedirs(rpath, exist_ok=True)
+            return
+        target = await self._writable(rpath)
+        staging = target.route.services.staging
+        staged = staging.new(None)
+        try:
+            source = await _blocking(os.open, lpath, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                size = os.fstat(source).st_size
+                callback.set_size(size)
+                await copy_bytes(source, staged.descriptor, size, callback)
+            finally:
+                os.close(source)
+            staging.release(staged)
+            await target.route.publish(target.name, staged.path, base=ABSENT if mode == "create" else None)
+        finally:
+            staging.release(staged)
+            staging.remove(staged.path)
+
+    @from_any_loop
+    async def _get_file(
+        self, rpath: str, lpath: Any, callback: Callback = DEFAULT_CALLBACK, outfile: Any = None, **kwargs: Any
+    ) -> None:
+        rpath = self._strip_protocol(rpath)
+        await on_loop()
+        if not isfilelike(lpath) and await self._isdir(rpath):
+            await _blocking(partial(os.makedirs, lpath, exist_ok=True))
+            return
+        _, _, reader = await self._reader(rpath)
+        with reader:
+            callback.set_size(reader.size)
+            if isfilelike(lpath):
+                await _stream(reader, lpath.write, callback)
+                return
+            file = await _blocking(_create, lpath)
+            try:
+                with file:
+                    descriptor = reader.fileno()
+                    if descriptor is not None:
+                        await copy_bytes(descriptor, file.fileno(), reader.size, callback)
+                    else:
+                        await _stream(reader, file.write, callback)
+            except BaseException:
+                await _blocking(partial(Path(lpath).unlink, missing_ok=True))
+                raise
+
+    @from_any_loop
+    async def _cp_file(self, path1: str, path2: str, **kwargs: Any) -> None:
+        path1, path2 = self._strip_protocol(path1), self._strip_protocol(path2)
+        source, entry = await self._located(path1)
+        if entry.kind is Kind.DIRECTORY:
+            await self._makedirs(path2, exist_ok=True)
+            return
+        target = await self._writable(path2)
+        if source.route is target.route:
+            if source.name != target.name:
+                await copy_within(source.route, source.name, entry, target.name)
+            return
+        local: Path = await source.route.materialize(source.name, entry)
+        try:
+            await target.route.publish(target.name, local)
+        finally:
+            target.route.services.staging.remove(local)
+
+    cat_file = synchronous(_cat_file)
+    cat_ranges = synchronous(_cat_ranges)
+    pipe_file = synchronous(_pipe_file)
+    put_file = synchronous(_put_file)
+    get_file = synchronous(_get_file)
+    cp_file = synchronous(_cp_file)
+
+
+async def _blocking(function: Callable[..., T], *args: Any) -> T:
+    """Result of a call that may wait for the local disk."""
+    return await asyncio.get_running_loop().run_in_executor(None, function, *args)
+
+
+def _create(path: str) -> io.FileIO:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    return io.FileIO(path, "wb")
+
+
+async def copy_bytes(source: int, target: int, size: int, callback: Callback) -> None:
+    """Copy an open local file into another, sharing blocks where the file system can (reflink)."""
+    offset = 0
+    while offset < size:
+        done = await _blocking(_copy_chunk, source, target, offset, min(CHUNK, size - offset))
+        if done == 0:
+            break
+        offset += done
+        callback.relative_update(done)
+
+
+def _copy_chunk(source: int, target: int, offset: int, count: int) -> int:
+    try:
+        return os.copy_file_range(source, target, count, offset, offset)
+    except OSError as error:
+        if error.errno not in NO_COPY_RANGE:
+            raise
+    data = memoryview(os.pread(source, count, offset))
+    written = 0
+    while written < len(data):
+        written += os.pwrite(target, data[written:], offset + written)
+    return written
+
+
+async def _stream(reader: AnyReader, write: Any, callback: Callback) -> None:
+    for offset in range(0, reader.size, CHUNK):
+        data = await reader.read(offset, min(CHUNK, reader.size - offset))
+        await _blocking(write, data)
+        callback.relative_update(len(data))
