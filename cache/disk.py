@@ -221,7 +221,7 @@ class DiskCache:
             fills = list(self._fills.values())
             self._fills.clear()
         for fill in fills:
-            fill.abandon()
+            fill.stop()
         if self._workers is not None:
             self._workers.shutdown(wait=True)
             self._workers = None
@@ -267,8 +267,6 @@ class DiskCache:
             source.readers -= 1
             if source.readers > 0:
                 return
-            if self._fills.get(source.key.place) is source:
-                del self._fills[source.key.place]
             settled = source.settled
         if not settled:
             source.abandon()
@@ -308,6 +306,15 @@ class DiskCache:
             unused = fill.readers == 0
         if unused and fill.sealed is not None:
             self._opened.release(fill.sealed)
+
+    def retired(self, fill: Fill) -> bool:
+        """Give up a fill that nobody reads; False if somebody came meanwhile."""
+        with self._lock:
+            if fill.readers > 0:
+                return False
+            if self._fills.get(fill.key.place) is fill:
+                del self._fills[fill.key.place]
+            return True
 
     def disk_failed(self, key: ObjectKey, error: OSError) -> None:
         """A fill goes on without the disk."""

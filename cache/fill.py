@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from fsdriver.errors import BackendError, Corrupt, NoSpace
 
-from .blocks import BLOCK, PRESENT, BlockMap
+from .blocks import BLOCK, COMING, MISSING, PRESENT, BlockMap
 from .files import LocalFile, SealedFile
 from .keys import Fetch, ObjectKey
 from .memory import Budget, Kept
@@ -47,6 +47,7 @@ class Storage(Protocol):
     def has_space(self, size: int) -> bool: ...
     def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile: ...
     def finished(self, fill: Fill) -> None: ...
+    def retired(self, fill: Fill) -> bool: ...
     def disk_failed(self, key: ObjectKey, error: OSError) -> None: ...
 
 
@@ -101,7 +102,6 @@ class Fill:
         self._active = 0
         self._plan: Plan | None = None
         self._sealing: asyncio.Task[None] | None = None
-        self._abandoned = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- from any thread ---------------------------------------------------------------------------------------------
@@ -125,8 +125,15 @@ class Fill:
             loop.call_soon_threadsafe(self.extend, plan)
 
     def abandon(self) -> None:
-        """The last reader has gone: stop fetching, drop what is there (a file being sealed is kept)."""
-        self._abandoned = True
+        """The last reader has gone: stop fetching and drop what is there, unless all of it is here or on its way."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed() and self.pid == os.getpid():
+            loop.call_soon_threadsafe(self._retire)
+        else:
+            self._storage.retired(self)
+
+    def stop(self) -> None:
+        """End it, whoever reads."""
         loop = self._loop
         if loop is not None and not loop.is_closed() and self.pid == os.getpid():
             loop.call_soon_threadsafe(self._drop)
@@ -213,7 +220,7 @@ class Fill:
     def _request(self, start: int, end: int) -> _Request:
         self._loop = loop = asyncio.get_running_loop()
         request = _Request(start, end, loop.create_future())
-        self.blocks.mark(start, end, 1)
+        self.blocks.mark(start, end, COMING)
         for block in range(start // BLOCK, -(-end // BLOCK)):
             self._requests[block] = request
         self._active += 1
@@ -240,7 +247,7 @@ class Fill:
             if await self._store(request.start, request.buffer):
                 self._settle(request, PRESENT)
             else:
-                storage.kept.keep(request, size, lambda: self._settle(request, 0))
+                storage.kept.keep(request, size, lambda: self._settle(request, MISSING))
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
             self._fail(request, error)
             raise
@@ -259,7 +266,7 @@ class Fill:
             error = BackendError("the reader was closed while a read waited for the store", self.key.label)
         request.error = error
         self._plan = None
-        self._settle(request, 0)
+        self._settle(request, MISSING)
         if not request.arrived.done():
             request.arrived.set_exception(error)
             request.arrived.exception()  # a read-ahead has no waiter to take it
@@ -271,10 +278,12 @@ class Fill:
             self._requests.pop(block, None)
 
     def _next(self) -> None:
-        if self.blocks.complete and self._sealing is None and not self._abandoned:
+        if self.blocks.complete and self._sealing is None:
             self._sealing = asyncio.get_running_loop().create_task(self._seal())
         elif self._plan is not None:
             self.extend(self._plan)
+        elif not self.readers:
+            self._retire()
 
     async def _piece(self, position: int, end: int) -> bytes | memoryview:
         """Bytes from ``position`` on, as many as one buffer or the disk has."""
@@ -327,14 +336,25 @@ class Fill:
         self._path = None
         storage.finished(self)
 
+    def _retire(self) -> None:
+        """Drop the file if nobody reads it and bytes are missing; else it is used, or will soon be sealed."""
+        lacking = not self.stored or next(self.blocks.missing(0, self.key.size, BLOCK), None) is not None
+        if lacking and self._sealing is None and self._storage.retired(self):
+            self._drop()
+
     def _drop(self) -> None:
         if self._sealing is not None:
             return
         for request in set(self._requests.values()):
             self._storage.kept.forget(request)
-            if request.task is not None:
+            if request.task is None or request.task.done():
+                self._settle(request, MISSING)
+            else:
                 request.task.cancel()
         self._plan = None
+        # A reader that is still there (`stop`) reads on without the disk.
+        self.stored = False
+        self.blocks = BlockMap(self.key.size)
         self._file = None
         path, self._path = self._path, None
         if path is not None:

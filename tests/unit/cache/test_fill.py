@@ -181,6 +181,47 @@ def test_the_last_close_cancels_fetches_and_drops_the_file(cache: DiskCache, mak
         reader.read_now(0, 1)
 
 
+def test_closing_right_after_the_last_byte_still_seals(cache: DiskCache, make_source: Any) -> None:
+    for size in (10, 3 * MIB, 20 * MIB):
+        source = make_source(size, key=str(size))
+        with cache.reader(source.key, source.fetch) as reader:
+            assert run(reader.read(0, size)) == source.data
+        with cache.reader(source.key, source.fetch) as reader:
+            run(reader.wait_complete())
+        assert cache.contains(source.key)
+        assert source.asked == size
+
+
+def test_a_reader_outlives_its_cache(make_cache: Callable[..., DiskCache], make_source: Any) -> None:
+    cache = make_cache()
+    source = make_source(4 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        run(reader.read(0, MIB))
+        cache.close()
+        run(_settled())
+        assert run(reader.read(0, 4 * MIB)) == source.data
+
+
+def test_a_fill_without_readers_that_fails_is_dropped(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(4 * MIB)
+    reader = cache.reader(source.key, source.fetch)
+
+    async def scenario() -> None:
+        source.gate = asyncio.Event()
+        source.failures = [Unreachable("gone", "k")]
+        waiting = asyncio.ensure_future(reader.read(0, 4 * MIB))
+        await asyncio.sleep(0)
+        reader.close()
+        source.gate.set()
+        with pytest.raises(Unreachable):
+            await waiting
+
+    run(_on_loop(scenario))
+    run(_settled())
+    assert cache.stats().filling == 0
+    assert not [path for path in (cache.objects / ".fills").rglob("*") if path.is_file() and path.name != ".lock"]
+
+
 def test_objects_over_the_bound_stream_through(make_cache: Callable[..., DiskCache], make_source: Any) -> None:
     cache = make_cache(8 * MIB)
     source = make_source(80 * MIB)
