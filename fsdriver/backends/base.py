@@ -75,7 +75,10 @@ class Backend(Calls, ABC):
         return data
 
     async def list(self, prefix: str, *, delimiter: bool = True, start_after: str = "") -> AsyncIterator[Page]:
-        """Objects under ``prefix`` (a plain string prefix), in pages, in key order.
+        """Objects under ``prefix`` (a plain string prefix), in pages.
+
+        The order is that of the store: key order on S3 and ``file://``, but some servers that speak S3 walk a flat
+        listing directory by directory. One level is always in key order.
 
         With ``delimiter`` only one level: deeper keys fold into `Page.prefixes`. The key equal to ``prefix`` itself (a
         ``dir/`` marker) is included. One odd foreign key never breaks a listing. An empty result is an empty listing,

@@ -22,9 +22,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from fsdriver.errors import BackendError, ConfigError
+
+_children: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers this process started and has to reap."""
 
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 15.0
@@ -155,7 +158,7 @@ class SeaweedFS:
         BackendError
             It ended or did not answer within a minute; the message has the end of its log.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._lock():
             service = self.running()
             if service is not None:
@@ -205,12 +208,12 @@ class SeaweedFS:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.directory, start_new_session=True
             )
+        _children[process.pid] = process
         service = S3Service(f"http://127.0.0.1:{s3}", *keys, pid=process.pid)
         try:
             _wait_until_ready(service, process)
         except BaseException as error:
             _end(process.pid)
-            process.wait()
             if isinstance(error, BackendError):
                 tail = log.read_text(errors="replace")[-2000:]
                 raise BackendError(f"{error.message}; end of its log:\n{tail}", str(self.directory)) from error
@@ -254,14 +257,15 @@ def _wait_until_ready(service: S3Service, process: subprocess.Popen[bytes]) -> N
 
 
 def _end(pid: int) -> None:
-    """SIGTERM, then SIGKILL; returns when the process is gone or is ours to reap."""
+    """SIGTERM, then SIGKILL; returns when the process is gone."""
+    child = _children.pop(pid, None)
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + STOP_SECONDS
         try:
             os.kill(pid, number)
             while time.monotonic() < deadline:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(pid, os.WNOHANG)
+                if child is not None and child.poll() is not None:
+                    return
                 os.kill(pid, 0)
                 time.sleep(0.05)
         except ProcessLookupError:
