@@ -13,14 +13,16 @@ import os
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend
 from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache, Epochs
 from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, state_dir
-from fsdriver.errors import ReadOnly
+from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
 from fsdriver.journal import Journal, Pending
 from fsdriver.lookup import Defaults
 from fsdriver.notify import announce
@@ -146,10 +148,16 @@ class Engine:
                 route.lost(row, kept)
 
     async def check(self) -> None:
-        """Prove that every route's store exists and answers; raises the error that explains what is wrong."""
+        """Prove that every route's store exists and answers; raises the error that explains what is wrong.
+
+        A route whose credentials may only read becomes read-only, which is logged and shown in ``status``.
+        """
         await on_loop()
         for route in self.routes:
             await route.backend.check(route.prefix)
+            if not route.policy.read_only and not await _may_write(route):
+                log.warning("route %s: these credentials may only read %s; it is read-only", route.path, route.backend.identity)
+                route.policy = replace(route.policy, read_only=True)
 
     def resume(self) -> None:
         """Carry out what an earlier process left in the journal."""
@@ -171,6 +179,19 @@ class Engine:
             run(_close(backend))
         self.journal.close()
         self.cache.close()
+
+
+async def _may_write(route: Route) -> bool:
+    """Ask without writing: a PUT on the condition of a version that no object has is refused for one reason or the other."""
+    if not route.backend.capabilities.conditional_put:
+        return True
+    try:
+        await route.backend.put(f"{route.root_key}{META_PREFIX}probe", b"", if_version="0" * 32)
+    except (Stale, NotFound):
+        return True
+    except (AccessDenied, ReadOnly):
+        return False
+    return True
 
 
 async def _close(backend: Backend) -> None:

@@ -38,6 +38,8 @@ IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
 ATTRIBUTE_DELAY: Final = 0.05
 """Seconds an attribute object waits for more changes while content is still being sent."""
+CLOSE_PATIENCE: Final = 5.0
+"""Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
 PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
 
 
@@ -105,6 +107,7 @@ class Uploader:
         self._running: set[asyncio.Task[None]] = set()
         self._flushing: set[tuple[str, str]] = set()
         self._errors: dict[str, FsdriverError] = {}
+        self._closed = False
         self._progress: asyncio.Condition | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -119,17 +122,22 @@ class Uploader:
         if self._wake is None:
             self._wake = asyncio.Event()
             self._progress = asyncio.Condition()
-        if self._task is None or self._task.done():
+        if not self._closed and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._work())
         self._wake.set()
 
     async def close(self) -> None:
-        """Stop; what is not done stays journaled."""
+        """Begin nothing new, let what is under way end, and stop; what is not done stays journaled."""
         await on_loop()
-        tasks = [task for task in (self._task, *self._running) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._closed = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=CLOSE_PATIENCE)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         self._unlock()
 
     def _try_lock(self) -> bool:
@@ -190,7 +198,7 @@ class Uploader:
         while True:
             self._wake.clear()
             if self._try_lock():
-                for row in self.journal.ready(identity, time.time(), MAX_IN_FLIGHT - len(self._running)):
+                for row in self.journal.ready(identity, time.time(), max(0, MAX_IN_FLIGHT - len(self._running))):
                     self.journal.set_inflight(row, True)
                     self._spawn(self._carry_out(row))
                 self._flush_attributes()
@@ -243,9 +251,6 @@ class Uploader:
         except Stale:
             self._errors[row.key] = Stale("another writer changed it first; the bytes written here are kept", row.path)
             self._conflict(row)
-        except asyncio.CancelledError:
-            self.journal.set_inflight(row, False)
-            raise
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
