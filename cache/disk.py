@@ -14,10 +14,11 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
-from fsdriver.errors import AccessDenied, ConfigError, Corrupt
+from fsdriver.errors import Corrupt
 
 from . import locks
 from .eviction import Evictor
@@ -27,6 +28,7 @@ from .index import Index
 from .keys import Fetch, ObjectKey
 from .memory import Budget, Kept
 from .opened import OpenFiles
+from .places import prepare, unusable
 from .reader import Reader
 from .scratch import Scratch
 from .sealing import move_in, move_out
@@ -74,13 +76,13 @@ class DiskCache:
         self._workers: ThreadPoolExecutor | None = None
         self.budget = Budget()
         self.kept = Kept()
-        self._prepare()
+        prepare(directory, self.objects, self.staging)
         self._scratch = Scratch(self.objects / ".fills", self._guard)
         try:
             self._index = Index(directory / "index.db", self.objects)
             self._scratch.sweep()
         except (sqlite3.OperationalError, PermissionError) as error:
-            raise self._unusable(error) from error
+            raise unusable(directory, error) from error
         self._opened = OpenFiles(self.objects, self._index, self.counts, clock)
         self._evictor = Evictor(self._index, self.objects, size=size, min_free=min_free, counts=self.counts)
         _caches.add(self)
@@ -194,7 +196,6 @@ class DiskCache:
     def stats(self) -> CacheStats:
         """Totals of the directory and counts of this process."""
         size, entries = self._index.totals()
-        counts = self.counts
         return CacheStats(
             bytes=size,
             entries=entries,
@@ -203,16 +204,7 @@ class DiskCache:
             open=len(self._opened),
             filling=len(self._fills),
             memory=self.budget.used + self.kept.used,
-            hits=counts.hits,
-            misses=counts.misses,
-            fetches=counts.fetches,
-            fetched_bytes=counts.fetched_bytes,
-            failed_fetches=counts.failed_fetches,
-            sealed=counts.sealed,
-            refused=counts.refused,
-            uncached=counts.uncached,
-            evictions=counts.evictions,
-            evicted_bytes=counts.evicted_bytes,
+            **asdict(self.counts),
         )
 
     def close(self) -> None:
@@ -375,26 +367,6 @@ class DiskCache:
             with locks.mutex(self._guard):
                 freed += self._evictor.remove(places[start : start + _BATCH])
         return freed
-
-    def _prepare(self) -> None:
-        try:
-            for directory in (self.directory, self.objects, self.staging):
-                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unusable(error) from error
-        owner = os.stat(self.directory).st_uid
-        if owner != os.geteuid():
-            raise AccessDenied(
-                f"this cache belongs to uid {owner}, and caches are private: set FSDRIVER_CACHE_DIR to one of yours",
-                str(self.directory),
-            )
-
-    def _unusable(self, error: Exception) -> ConfigError:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return ConfigError(
-            f"it cannot be made or written ({reason}): set FSDRIVER_CACHE_DIR or cache.dir to another place",
-            str(self.directory),
-        )
 
     def after_fork(self) -> None:
         """In a forked child: threads, fills and database connections are the parent's."""

@@ -11,18 +11,16 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from fsdriver.errors import BackendError, Corrupt, NoSpace
 
 from .blocks import BLOCK, COMING, MISSING, PRESENT, BlockMap
 from .files import LocalFile, SealedFile
 from .keys import Fetch, ObjectKey
-from .memory import Budget, Kept
 from .readahead import LARGEST_REQUEST, MIB, REQUESTS_AHEAD, SMALLEST_REQUEST, Plan
-from .stats import Counts
+from .request import Request, Storage
 
 WHOLE: Final = 1 * MIB
 """Objects up to this many bytes are fetched in one request."""
@@ -31,38 +29,6 @@ UNSTORED_WINDOW: Final = 16 * MIB
 _INLINE_WRITE: Final = 1 * MIB
 
 _log = logging.getLogger("fsdriver.cache")
-
-
-class Storage(Protocol):
-    """What a fill needs of the disk cache."""
-
-    counts: Counts
-    budget: Budget
-    kept: Kept
-
-    @property
-    def workers(self) -> Executor: ...
-    def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]: ...
-    def fits(self, size: int) -> bool: ...
-    def has_space(self, size: int) -> bool: ...
-    def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile: ...
-    def finished(self, fill: Fill) -> None: ...
-    def retired(self, fill: Fill) -> bool: ...
-    def disk_failed(self, key: ObjectKey, error: OSError) -> None: ...
-
-
-class _Request:
-    """One ranged fetch. ``arrived`` gives waiters the buffer; ``task`` ends when it is on disk, or has failed."""
-
-    __slots__ = ("arrived", "buffer", "end", "error", "start", "task")
-
-    def __init__(self, start: int, end: int, arrived: asyncio.Future[memoryview]) -> None:
-        self.start = start
-        self.end = end
-        self.arrived = arrived
-        self.buffer: memoryview | None = None
-        self.error: BaseException | None = None
-        self.task: asyncio.Task[None] | None = None
 
 
 class Fill:
@@ -98,7 +64,7 @@ class Fill:
         self._fetch = fetch
         self._file: LocalFile | None = None
         self._path: Path | None = None
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Request] = {}
         self._active = 0
         self._plan: Plan | None = None
         self._sealing: asyncio.Task[None] | None = None
@@ -217,9 +183,9 @@ class Fill:
             if last < end or last == self.key.size or last - first >= plan.request or first < near:
                 yield first, last
 
-    def _request(self, start: int, end: int) -> _Request:
+    def _request(self, start: int, end: int) -> Request:
         self._loop = loop = asyncio.get_running_loop()
-        request = _Request(start, end, loop.create_future())
+        request = Request(start, end, loop.create_future())
         self.blocks.mark(start, end, COMING)
         for block in range(start // BLOCK, -(-end // BLOCK)):
             self._requests[block] = request
@@ -227,7 +193,7 @@ class Fill:
         request.task = loop.create_task(self._run(request))
         return request
 
-    async def _run(self, request: _Request) -> None:
+    async def _run(self, request: Request) -> None:
         size = request.end - request.start
         storage = self._storage
         held = False
@@ -260,7 +226,7 @@ class Fill:
                 storage.budget.release(size)
         self._next()
 
-    def _fail(self, request: _Request, error: BaseException) -> None:
+    def _fail(self, request: Request, error: BaseException) -> None:
         """Wake all waiters with the error; the blocks are missing again, so the next read tries anew."""
         if isinstance(error, asyncio.CancelledError):
             error = BackendError("the reader was closed while a read waited for the store", self.key.label)
@@ -271,7 +237,7 @@ class Fill:
             request.arrived.set_exception(error)
             request.arrived.exception()  # a read-ahead has no waiter to take it
 
-    def _settle(self, request: _Request, state: int) -> None:
+    def _settle(self, request: Request, state: int) -> None:
         """The request is over: its blocks are present or missing."""
         self.blocks.mark(request.start, request.end, state)
         for block in range(request.start // BLOCK, -(-request.end // BLOCK)):
