@@ -1,0 +1,257 @@
+"""The control socket of a daemon: JSON lines over a unix socket that only its own user and root may use.
+
+A request is one line, ``{"command": …, …}``, the answer another: ``{"ok": true, …}`` or ``{"error": …, "errno": …}``. Commands:
+``status``; ``refresh`` and ``sync`` with ``path`` (inside the tree) and for ``sync`` ``timeout`` in seconds; ``invalidate`` with
+``store`` and ``keys``; ``stop``; ``farewell``, which is answered at once and again when the daemon ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import json
+import logging
+import os
+import socket
+import struct
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, Final, TypeAlias
+
+from fsdriver.config import runtime_dir
+from fsdriver.errors import ConfigError, FsdriverError
+from fsdriver.runtime import on_loop
+
+from . import device
+from .mounts import FSTYPE, is_stale, mounted_at, resolve
+
+log = logging.getLogger(__name__)
+
+Answer: TypeAlias = Mapping[str, Any]
+Command: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Answer]]
+LONGEST_LINE: Final = 64 << 20
+_CREDENTIALS: Final = struct.Struct("iII")  # pid uid gid: struct ucred
+
+
+def socket_path(mountpoint: str) -> Path:
+    """The control socket of the daemon that serves a mountpoint (an absolute path)."""
+    digest = hashlib.sha256(os.fsencode(mountpoint)).hexdigest()[:16]
+    return runtime_dir() / f"mount-{digest}.sock"
+
+
+class ControlServer:
+    """Answers on the control socket; runs on the event loop.
+
+    Parameters
+    ----------
+    path : Path
+    commands : mapping
+        Coroutine functions by name; each takes the request.
+    """
+
+    def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
+        self.path = path
+        self._commands = commands
+        self._server: asyncio.Server | None = None
+        self._inode = 0
+        self._farewell: asyncio.Event | None = None
+        self._last: Answer = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Listen; what a dead daemon left of the socket is replaced."""
+        await on_loop()
+        self._farewell = asyncio.Event()
+        self.path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.bind(str(self.path))
+        self.path.chmod(0o600)
+        self._inode = self.path.stat().st_ino
+        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_LINE)
+
+    async def stop(self, last: Answer) -> None:
+        """Answer those who wait for the end with ``last``, and listen no more."""
+        await on_loop()
+        if self._server is None or self._farewell is None:
+            return
+        self._last = last
+        self._server.close()
+        try:
+            if self.path.stat().st_ino == self._inode:
+                self.path.unlink()
+        except FileNotFoundError:
+            log.debug("%s is gone already", self.path)
+        self._farewell.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            _check_peer(writer)
+            while line := await reader.readline():
+                async for answer in self._answers(line):
+                    writer.write(json.dumps(answer, default=str).encode() + b"\n")
+                    await writer.drain()
+        except (ConnectionError, PermissionError, ValueError) as error:
+            log.warning("a control connection ended: %s", error)
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _answers(self, line: bytes) -> AsyncIterator[Answer]:
+        answer = await self._answer(line)
+        yield answer
+        if answer.get("waiting") and self._farewell is not None:
+            await self._farewell.wait()
+            yield {"ok": True, **self._last}
+
+    async def _answer(self, line: bytes) -> Answer:
+        try:
+            request = json.loads(line)
+            name = request["command"]
+            if name == "farewell":
+                return {"ok": True, "waiting": True}
+            command = self._commands.get(name)
+            if command is None:
+                return {
+                    "error": f"unknown command {name!r}; known are {', '.join(sorted(self._commands))}",
+                    "errno": errno.EINVAL,
+                }
+            return {"ok": True, **await command(request)}
+        except OSError as error:
+            return {"error": str(error), "errno": error.errno or errno.EIO}
+        except (ValueError, KeyError, TypeError) as error:
+            return {"error": f"not a request: {error!r}", "errno": errno.EINVAL}
+
+
+def _check_peer(writer: asyncio.StreamWriter) -> None:
+    """Only the daemon's user and root. Raises PermissionError."""
+    peer = writer.get_extra_info("socket")
+    _, uid, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    if uid not in {0, os.getuid()}:
+        raise PermissionError(errno.EACCES, f"a process of uid {uid} may not command this daemon")
+
+
+# -- clients ---------------------------------------------------------------------------------------------------------
+
+
+def request(
+    mountpoint: str | os.PathLike[str], command: str, *, wait: float | None = None, **fields: Any
+) -> dict[str, Any]:
+    """Ask the daemon of a mountpoint.
+
+    Parameters
+    ----------
+    wait : float, optional
+        Longest wait for the answer, in seconds.
+
+    Raises
+    ------
+    FsdriverError
+        What the daemon answered, or that none answers there.
+    """
+    directory = resolve(mountpoint)
+    return ask(socket_path(directory), directory, command, wait, fields)
+
+
+def ask(path: Path, directory: str, command: str, wait: float | None, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """As `request`, on a given socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(wait)
+        try:
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"command": command, **fields}).encode() + b"\n")
+            with connection.makefile("rb") as stream:
+                line = stream.readline()
+        except TimeoutError as error:
+            raise FsdriverError(f"the daemon gave no answer to {command} within {wait:g} s", directory) from error
+        except (FileNotFoundError, ConnectionError) as error:
+            raise FsdriverError(
+                "no daemon of this user answers for it; is it mounted by another user?", directory
+            ) from error
+    if not line:
+        raise FsdriverError(f"the daemon ended before it answered {command}", directory)
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        failure = FsdriverError(answer["error"], directory)
+        failure.errno = answer.get("errno", errno.EIO)
+        raise failure
+    answer.pop("ok", None)
+    return answer
+
+
+def unmount(mountpoint: str | os.PathLike[str], timeout: float) -> int:
+    """Upload what is pending, unmount, and wait for the daemon to end.
+
+    Parameters
+    ----------
+    timeout : float
+        Seconds for all of it.
+
+    Returns
+    -------
+    int
+        Exit status: 0 when the tiers have everything; 1 when something is pending still, or the mount is busy (it then
+        stays), with the reason on stderr.
+
+    Raises
+    ------
+    ConfigError
+        Nothing of ours is mounted there.
+    """
+    directory = resolve(mountpoint)
+    if is_stale(directory):
+        device.heal(directory)
+        _say(f"{directory}: the daemon was gone already; the mount is detached. What it had not uploaded is journaled "
+             "and is uploaded when the tree is mounted again.")  # fmt: skip
+        return 1
+    mount = mounted_at(directory)
+    if mount is None or mount.fstype != FSTYPE:
+        raise ConfigError("no fsdriver tree is mounted there", directory)
+    path = socket_path(directory)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as watching:
+        watching.settimeout(timeout)
+        try:
+            ask(path, directory, "sync", timeout, {"path": "/", "timeout": timeout})
+            watching.connect(str(path))
+            watching.sendall(b'{"command": "farewell"}\n')
+            stream = watching.makefile("rb")
+            stream.readline()
+        except OSError as error:
+            _say(f"{error}; {directory} stays mounted (umount {directory} leaves what is pending in the journal)")
+            return 1
+        try:
+            device.unmount(directory)
+        except OSError as error:
+            busy = error.errno == errno.EBUSY
+            _say(
+                f"{directory}: {'busy: some process has a file or its working directory there' if busy else error.strerror}"
+            )
+            return 1
+        return _await_farewell(stream, directory)
+
+
+def _await_farewell(stream: IO[bytes], directory: str) -> int:
+    try:
+        with stream:
+            last: dict[str, Any] = json.loads(stream.readline() or b"{}")
+    except (OSError, ValueError) as error:
+        _say(f"{directory}: unmounted, but the daemon has not said that all is uploaded: {error}")
+        return 1
+    if not last.get("ok"):
+        _say(f"{directory}: unmounted, but the daemon ended without a word; what is pending is journaled")
+        return 1
+    for failure in last.get("failures", []):
+        _say(f"{directory}: {failure}")
+    if last.get("pending"):
+        _say(f"{directory}: {last['pending']} changes are journaled but not uploaded; mount again to upload them")
+    return 1 if last.get("pending") or last.get("failures") else 0
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"fsdriver: {message}\n")

@@ -1,0 +1,116 @@
+"""The mount as a process: in the foreground, or in the background with the caller waiting until the tree is usable."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from fsdriver import errors
+from fsdriver.errors import FsdriverError
+
+from .control import socket_path
+from .device import heal
+from .mounts import check_mountpoint, resolve
+from .service import detach_streams, log_in_background, log_to_stderr, raise_limits
+
+if TYPE_CHECKING:
+    from fsdriver.config import Config
+
+    from .options import MountOptions
+
+log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL: Final = 0.0005
+"""Seconds after which a busy thread lets the reader thread have the interpreter (Python's default is ten times that)."""
+
+
+def serve(config: Config, mountpoint: str | os.PathLike[str], *, options: MountOptions, foreground: bool) -> int:
+    """Mount a tree.
+
+    Parameters
+    ----------
+    config : Config
+    mountpoint : path
+    options : MountOptions
+    foreground : bool
+        Serve in this process and return when the mount has ended; else fork, and return when the tree is usable.
+
+    Returns
+    -------
+    int
+        Exit status: 0 when mounted, or (foreground) when the tiers had everything at the end.
+
+    Raises
+    ------
+    FsdriverError
+        Why it could not be mounted.
+    """
+    directory = resolve(mountpoint)
+    heal(directory)
+    check_mountpoint(directory)
+    if foreground:
+        log_to_stderr()
+        return _run(config, directory, options, None)
+    return _in_background(config, directory, options)
+
+
+def _run(config: Config, directory: str, options: MountOptions, ready: int | None) -> int:
+    from .server import MountServer
+
+    raise_limits()
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    server = MountServer(config, directory, options)
+    server.start()
+    if ready is not None:
+        os.write(ready, b"{}")
+        os.close(ready)
+    return server.serve()
+
+
+def _in_background(config: Config, directory: str, options: MountOptions) -> int:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        os._exit(_background(config, directory, options, writing))
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = pipe.read()
+    if told == b"{}":
+        return 0
+    os.waitpid(child, 0)
+    if not told:
+        raise FsdriverError(
+            "the daemon died before the tree was usable; see its log, or mount with --foreground", directory
+        )
+    failure = json.loads(told)
+    kind = getattr(errors, failure["kind"], FsdriverError)
+    raise kind(failure["message"], failure["path"])
+
+
+def _background(config: Config, directory: str, options: MountOptions, ready: int) -> int:
+    """The daemon's side of the fork; the caller learns of a failure through the pipe."""
+    told = os.dup(ready)
+    os.set_inheritable(told, False)
+    try:
+        os.setsid()
+        os.chdir("/")
+        os.umask(0o077)
+        log_in_background(socket_path(directory).stem)
+        detach_streams()
+        status = _run(config, directory, options, ready)
+    except Exception as error:
+        log.exception("%s: the mount failed", directory)
+        known = isinstance(error, FsdriverError)
+        message = error.message if isinstance(error, FsdriverError) else f"{type(error).__name__}: {error}"
+        path = error.filename if known and error.filename else directory
+        failure = {"kind": type(error).__name__ if known else "", "message": message, "path": path}
+        try:
+            os.write(told, json.dumps(failure).encode())
+        except BrokenPipeError:
+            log.debug("nobody waits any more")
+        return 1
+    return status

@@ -1,0 +1,377 @@
+"""What an open inode stands on: a reader or a staging file, and whether the kernel uses it directly.
+
+All open files of an inode share one state. Its mode is chosen at the first open and stays until the last release, as the
+kernel demands: it refuses to mix passthrough with other opens, or two backing files.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import stat
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from fsspec.asyn import get_loop
+
+from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.errors import FsdriverError, IsDirectory, Stale
+from fsdriver.staging import StagedReader
+
+from .inodes import content_of
+from .passthrough import Passthrough
+
+if TYPE_CHECKING:
+    from fsdriver.route import AnyReader
+    from fsdriver.staging import StagedFile
+
+    from .inodes import Node, NodeTable
+
+log = logging.getLogger(__name__)
+
+PARKED_MOST: Final = 64
+PARKED_SECONDS: Final = 2.0
+_Identity: TypeAlias = tuple[int, int]
+
+
+class OpenState:
+    """See the module.
+
+    Attributes
+    ----------
+    reader : AnyReader or None
+        What was there when the inode was opened for reading.
+    staged : StagedFile or None
+        What is written; once set, reads go there too.
+    backing_id : int or None
+        Of the local file while the kernel uses it directly; None: the daemon answers READ and WRITE.
+    handles, writers : int
+        Open file descriptions, and those of them that may write.
+    untouched : tuple or None
+        Size and mtime of the staging file when it was made from existing bytes: until they move, the entry's times count.
+    """
+
+    __slots__ = ("backing_id", "handles", "reader", "staged", "untouched", "writers")
+
+    def __init__(self, reader: AnyReader | None = None, staged: StagedFile | None = None) -> None:
+        self.reader = reader
+        self.staged = staged
+        self.backing_id: int | None = None
+        self.handles = 0
+        self.writers = 0
+        self.untouched: tuple[int, int] | None = None
+
+    def touched(self) -> bool:
+        """The staging file no longer has the bytes and the time it began with."""
+        if self.staged is None:
+            return False
+        status = os.fstat(self.staged.fileno())
+        return self.untouched != (status.st_size, status.st_mtime_ns)
+
+    def descriptor(self) -> int | None:
+        """A complete local file with the present bytes, or None."""
+        if self.staged is not None:
+            return self.staged.fileno()
+        return None if self.reader is None else self.reader.fileno()
+
+
+class OpenFiles:
+    """Opens and releases inodes of one mount.
+
+    Parameters
+    ----------
+    table : NodeTable
+    passthrough : Passthrough
+    """
+
+    def __init__(self, table: NodeTable, passthrough: Passthrough) -> None:
+        self._table = table
+        self._passthrough = passthrough
+        self._parked: OrderedDict[Node, tuple[OpenState, float]] = OrderedDict()
+        self._parked_lock = threading.Lock()
+        self._sweeping = False
+        self.stale = 0
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    async def open(self, node: Node, *, writable: bool, truncate: bool, kill: bool) -> OpenState:
+        """Add one open to a node; see `release`.
+
+        Parameters
+        ----------
+        writable : bool
+        truncate : bool
+            O_TRUNC: what is there is dropped, and is not fetched for it.
+        kill : bool
+            Clear set-user-ID and set-group-ID (``FUSE_OPEN_KILL_SUIDGID``).
+
+        Raises
+        ------
+        Stale
+            The name stands for other bytes now: the kernel looks it up again.
+        """
+        async with node.gate:
+            state = node.opened
+            if state is None:
+                state = await self._first(node, writable=writable, truncate=truncate)
+                node.opened = state
+            elif writable or truncate:
+                staged = await self.stage(node, state)
+                if truncate:
+                    os.ftruncate(staged.fileno(), 0)
+                    state.untouched = None
+            state.handles += 1
+            state.writers += writable
+            try:
+                if kill:
+                    await self.kill_privileges(node)
+            except BaseException:
+                state.writers -= writable
+                await self._close(node, state)
+                raise
+            return state
+
+    async def _first(self, node: Node, *, writable: bool, truncate: bool) -> OpenState:
+        path, route = node.path(), node.route
+        if path is None or route is None:
+            raise Stale("it was removed")
+        entry = route.cached(path) or await route.stat(path)
+        if entry.kind is Kind.DIRECTORY:
+            raise IsDirectory("is a directory", path)
+        if self._table.changed(node, entry):
+            self.stale += 1
+            raise Stale("it was replaced by a foreign writer", path)
+        parked = self._take(node)
+        if parked is not None:
+            if not (writable or truncate) and node.content == content_of(entry):
+                node.entry = entry
+                return parked
+            self._let_go(parked)
+        state = OpenState()
+        if truncate:
+            state.staged = route.new_file()
+            try:
+                entry = await route.create(path, state.staged, Changes())
+            except BaseException:
+                await route.release(None, state.staged)
+                raise
+        elif writable:
+            await self._stage_first(node, state, path, entry)
+        else:
+            state.reader = await route.open(path, entry)
+        node.entry = entry
+        self.choose_mode(node, state, entry)
+        return state
+
+    async def _stage_first(self, node: Node, state: OpenState, path: str, entry: Entry) -> None:
+        assert node.route is not None
+        state.staged = await node.route.stage(path, entry, None)
+        status = os.fstat(state.staged.fileno())
+        state.untouched = status.st_size, status.st_mtime_ns
+
+    def adopt(self, node: Node, staged: StagedFile, entry: Entry) -> OpenState:
+        """The state of a node that was just created, with its first open."""
+        state = OpenState(staged=staged)
+        state.handles = state.writers = 1
+        node.entry, node.opened = entry, state
+        self.choose_mode(node, state, entry)
+        return state
+
+    def choose_mode(self, node: Node, state: OpenState, entry: Entry) -> None:
+        """Passthrough for a complete local file, unless its mode has bits that a write must clear."""
+        descriptor = state.descriptor()
+        if self._passthrough.enabled and descriptor is not None and not entry.mode & (stat.S_ISUID | stat.S_ISGID):
+            state.backing_id = self._passthrough.try_register(descriptor)
+        if state.backing_id is not None:
+            node.pages_valid = False
+
+    async def stage(self, node: Node, state: OpenState) -> StagedFile:
+        """The staging file of an open node, made now if it was open for reading only; call with the gate held.
+
+        Raises
+        ------
+        Stale
+            The kernel holds another file than the one that can be written: the name gets a new node.
+        """
+        if state.staged is not None:
+            return state.staged
+        path, route = node.path(), node.route
+        if path is None or route is None or node.entry is None:
+            raise Stale("it was removed while it was open for reading only; it cannot be opened for writing any more")
+        entry = route.cached(path) or await route.stat(path)
+        if self._table.changed(node, entry):
+            self.stale += 1
+            raise Stale("it was replaced by a foreign writer", path)
+        try:
+            staged = await route.stage(path, entry, state.reader)
+        except Stale:
+            self._abandon(node)
+            raise
+        if state.backing_id is not None and state.reader is not None:
+            held = state.reader.fileno()
+            if held is None or _identity(held) != _identity(staged.fileno()):
+                await route.release(path, staged)
+                self._abandon(node)
+                raise Stale("the kernel reads another file than the one that can be written", path)
+        status = os.fstat(staged.fileno())
+        state.untouched = status.st_size, status.st_mtime_ns
+        state.staged = staged
+        node.entry = entry
+        return staged
+
+    def _abandon(self, node: Node) -> None:
+        """The next lookup gives the names a new node; open files keep this one."""
+        self.stale += 1
+        for parent, name in list(node.names):
+            self._table.unlink(parent, name)
+
+    async def kill_privileges(self, node: Node) -> None:
+        """Clear set-user-ID, and set-group-ID of what the group may execute, as a write by another user does."""
+        entry = node.entry
+        if entry is None:
+            return
+        mode = entry.mode & ~stat.S_ISUID
+        if mode & stat.S_IXGRP:
+            mode &= ~stat.S_ISGID
+        if mode != entry.mode:
+            await self.set_attributes(node, Changes(mode=mode))
+
+    async def set_attributes(self, node: Node, changes: Changes) -> Entry:
+        """Set attributes of a node; of an unlinked one only as long as it is open."""
+        path = node.path()
+        if path is not None and node.route is not None:
+            entry = await node.route.set_attributes(path, changes)
+        else:
+            if node.entry is None:
+                raise Stale("it was removed")
+            fields = {name: value for name in Changes.__slots__ if (value := getattr(changes, name)) is not None}
+            entry = replace(node.entry, ctime_ns=time.time_ns(), **fields)
+        if node.opened is not None or path is None:
+            node.entry = entry
+        return entry
+
+    # -- releasing ---------------------------------------------------------------------------------------------------
+
+    async def release(self, node: Node, *, writable: bool) -> None:
+        """Take one open from a node; the last one commits late stores and lets go of the local file."""
+        async with node.gate:
+            if node.opened is not None:
+                node.opened.writers -= writable
+                await self._close(node, node.opened)
+
+    async def _close(self, node: Node, state: OpenState) -> None:
+        state.handles -= 1
+        if state.handles > 0:
+            return
+        path, route = node.path(), node.route
+        try:
+            if state.staged is not None and route is not None:
+                await route.release(path, state.staged)
+                entry = None if path is None else route.cached(path)
+                node.content = content_of(entry) if entry is not None else None
+                state.staged = None
+        finally:
+            node.opened = None
+            node.entry = node.entry if path is None else None
+            if self._may_park(node, state, path):
+                self._park(node, state)
+            else:
+                self._let_go(state)
+            self._table.settle(node)
+
+    def _may_park(self, node: Node, state: OpenState, path: str | None) -> bool:
+        reader = state.reader
+        return (
+            path is not None
+            and node.content is not None
+            and reader is not None
+            and not isinstance(reader, StagedReader)
+            and state.descriptor() is not None
+            and (state.backing_id is not None or not self._passthrough.enabled)
+            and reader.key.version == node.content
+        )
+
+    def _let_go(self, state: OpenState) -> None:
+        if state.backing_id is not None:
+            self._passthrough.release(state.backing_id)
+            state.backing_id = None
+        if state.reader is not None:
+            state.reader.close()
+            state.reader = None
+
+    # -- recently closed ---------------------------------------------------------------------------------------------
+
+    def _park(self, node: Node, state: OpenState) -> None:
+        """Keep the local file and its backing id for a moment: the same file is often opened again."""
+        with self._parked_lock:
+            self._parked[node] = state, time.monotonic() + PARKED_SECONDS
+            sweeping, self._sweeping = self._sweeping, True
+        self._trim(time.monotonic())
+        if not sweeping:
+            get_loop().call_soon_threadsafe(self._sweep_later)
+
+    def unpark(self, node: Node) -> None:
+        """Let go of a recently closed file that is being removed or replaced."""
+        state = self._take(node)
+        if state is not None:
+            self._let_go(state)
+
+    def _take(self, node: Node) -> OpenState | None:
+        with self._parked_lock:
+            parked = self._parked.pop(node, None)
+        return None if parked is None else parked[0]
+
+    def _trim(self, now: float, most: int = PARKED_MOST) -> None:
+        """Let go of what is too many or too old."""
+        while True:
+            with self._parked_lock:
+                if not self._parked:
+                    return
+                node, (state, until) = next(iter(self._parked.items()))
+                if len(self._parked) <= most and until > now:
+                    return
+                del self._parked[node]
+            self._let_go(state)
+
+    def _sweep_later(self) -> None:
+        asyncio.get_running_loop().call_later(PARKED_SECONDS / 2, self._sweep)
+
+    def _sweep(self) -> None:
+        self._trim(time.monotonic())
+        with self._parked_lock:
+            self._sweeping = bool(self._parked)
+            again = self._sweeping
+        if again:
+            self._sweep_later()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def close(self) -> list[FsdriverError | OSError]:
+        """Release everything the kernel did not: it sends no RELEASE for what was open when the mount ended.
+
+        Returns
+        -------
+        list of errors
+            What could not be committed; its bytes stay in staging.
+        """
+        failures: list[FsdriverError | OSError] = []
+        for node in self._table.nodes():
+            state = node.opened
+            if state is None:
+                continue
+            state.handles = min(state.handles, 1)
+            try:
+                await self.release(node, writable=False)
+            except OSError as error:
+                failures.append(error)
+        self._trim(0.0, 0)
+        return failures
+
+
+def _identity(descriptor: int) -> _Identity:
+    status = os.fstat(descriptor)
+    return status.st_dev, status.st_ino

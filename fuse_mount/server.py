@@ -1,0 +1,397 @@
+"""One mount from start to end: engine, kernel connection, control socket, and the order in which they begin and finish."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from fsdriver import names
+from fsdriver.config import state_dir
+from fsdriver.engine import Engine, open_engine
+from fsdriver.errors import ConfigError, FsdriverError, TimedOut
+from fsdriver.runtime import run
+
+from . import device as devices
+from .control import Answer, ControlServer, ask, socket_path
+from .filesystem import FileSystem
+from .inodes import descend
+from .notify import Message, Notifier
+from .operations import bind
+from .passthrough import Passthrough, self_test
+from .protocol import InitFlag, Opcode
+from .service import notify_service
+from .session import Session
+from .synthetic import PROBE, Probe, make_directory
+
+if TYPE_CHECKING:
+    from fsdriver.config import Config
+    from fsdriver.route import Route
+
+    from .options import MountOptions
+
+log = logging.getLogger(__name__)
+
+INIT_PATIENCE: Final = 10.0
+CHECK_PATIENCE: Final = 60.0
+DRAIN_PATIENCE: Final = 300.0
+"""Seconds that uploads get when the mount ends; systemd's TimeoutStopSec must be longer."""
+LAZY_PATIENCE: Final = 5.0
+PROBE_SIZE: Final = 4096
+
+
+class MountServer:
+    """See the module.
+
+    Parameters
+    ----------
+    config : Config
+    directory : str
+        Absolute mountpoint.
+    options : MountOptions
+    """
+
+    def __init__(self, config: Config, directory: str, options: MountOptions) -> None:
+        self.directory = directory
+        self.options = options
+        self.source = options.fsname or _source(config)
+        self.state = "starting"
+        self.started = time.time()
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        refuse_second_mount(config, directory)
+        self.engine: Engine = open_engine(config, write="back", daemon=True)
+        self.passthrough = Passthrough()
+        synthetic = make_directory(
+            {"stats.json": self.status, "pending.json": self._pending, "health.json": self._health}
+        )
+        self.fs = FileSystem(self.engine.routes, self.passthrough, synthetic)
+        self._notifier: Notifier | None = None
+        self._session: Session | None = None
+        self._control = ControlServer(
+            socket_path(directory),
+            {
+                "status": self._answer_status,
+                "refresh": self._refresh,
+                "sync": self._sync,
+                "invalidate": self._invalidate,
+                "stop": self._answer_stop,
+            },
+        )
+
+    # -- the beginning -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Mount, and return when the tree is usable.
+
+        Raises
+        ------
+        FsdriverError
+            The reason it is not; nothing stays mounted then.
+        """
+        try:
+            run(self.engine.check(), CHECK_PATIENCE)
+        except TimeoutError as error:
+            raise TimedOut(f"the store gave no answer within {CHECK_PATIENCE:g} s", self.source) from error
+        flags = self.options.flags | (devices.MS_RDONLY if self._read_only() else 0)
+        request = devices.MountRequest(
+            self.directory, self.source, self.options.allow_other, flags, self.options.max_read
+        )
+        device = devices.open_and_mount(request)
+        try:
+            self._connect(device)
+        except BaseException:
+            devices.unmount(self.directory, lazy=True)
+            raise
+
+    def _read_only(self) -> bool:
+        read_only = all(route.policy.read_only for route in self.engine.routes)
+        if read_only and not self.options.read_only:
+            log.info("%s: every route is read-only, so the mount is", self.directory)
+        return read_only
+
+    def _connect(self, device: int) -> None:
+        self.passthrough.device = device
+        session = Session(device, bind(self.fs, lambda: session), self._wake.set)
+        self._session = session
+        session.begin()
+        if not session.ready.wait(INIT_PATIENCE) or session.failure:
+            raise FsdriverError(session.failure or "the kernel did not begin to speak", self.directory)
+        self._notifier = Notifier(device, expire_only=InitFlag.HAS_EXPIRE_ONLY in session.granted)
+        self._set_read_ahead()
+        self._try_passthrough(session)
+        for route in self.engine.routes:
+            route.listeners.append(partial(self._uploaded, route))
+        run(self._control.start())
+        self.engine.resume()
+        self.state = "mounted"
+        notify_service("READY=1", f"STATUS=serving {self.source} at {self.directory}")
+        log.info("%s is mounted at %s", self.source, self.directory)
+
+    def _set_read_ahead(self) -> None:
+        """Larger read-ahead for this mount alone: without it the kernel asks for 128 KiB at a time."""
+        number = os.stat(self.directory).st_dev
+        setting = f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb"
+        try:
+            with open(setting, "w", encoding="ascii") as file:
+                file.write(str(self.options.read_ahead))
+        except OSError as error:
+            log.info("read-ahead stays at the kernel's default: %s", error)
+
+    def _try_passthrough(self, session: Session) -> None:
+        if not self.options.passthrough:
+            self.passthrough.disable("switched off by an option")
+        elif InitFlag.PASSTHROUGH not in session.granted:
+            self.passthrough.disable("the kernel does not offer it (Linux 6.9 with CONFIG_FUSE_PASSTHROUGH does)")
+        else:
+            with tempfile.TemporaryFile(dir=self.engine.staging.directory) as file:
+                reason = self._test_passthrough(file.fileno(), session)
+            if reason:
+                self.passthrough.disable(reason)
+            else:
+                self.passthrough.enabled, self.passthrough.reason = True, ""
+
+    def _test_passthrough(self, descriptor: int, session: Session) -> str:
+        os.pwrite(descriptor, b"P" * PROBE_SIZE, 0)
+        try:
+            self.passthrough.release(self.passthrough.register(descriptor))
+        except OSError as error:
+            return f"the kernel refuses a file of the cache: {error.strerror} (it takes CAP_SYS_ADMIN)"
+        self.fs.probe = Probe(descriptor, self.fs.synthetic.ino + 100)
+        try:
+            return self_test(f"{self.directory}/.fsdriver/{PROBE}", PROBE_SIZE, session.served)
+        finally:
+            self._await_probe_release()
+            self.fs.probe = None
+
+    def _await_probe_release(self) -> None:
+        """close(2) does not wait for RELEASE, and the probe's file is about to go."""
+        for _ in range(100):
+            if not self.passthrough.in_use:
+                return
+            self._stop.wait(0.01)
+
+    # -- waiting and the end -----------------------------------------------------------------------------------------
+
+    def request_stop(self, *_: object) -> None:
+        """Drain and unmount; safe in a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    def serve(self) -> int:
+        """Wait for the end of the mount or for a signal; returns the exit status: 0 when the tiers have everything."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self.request_stop)
+        assert self._session is not None
+        while not self._session.ended.is_set():
+            self._wake.wait()
+            self._wake.clear()
+            if self._stop.is_set() and not self._session.ended.is_set():
+                self._leave(self._session)
+        return self._finish()
+
+    def _leave(self, session: Session) -> None:
+        """Told to stop: upload, then unmount; what is busy is detached."""
+        notify_service("STOPPING=1", "STATUS=uploading what is pending")
+        self.state = "draining"
+        self._drain()
+        try:
+            devices.unmount(self.directory)
+        except OSError as error:
+            log.warning("%s: %s; detaching it, open files there end now", self.directory, error.strerror)
+            try:
+                devices.unmount(self.directory, lazy=True)
+            except OSError:
+                log.exception("%s cannot be detached", self.directory)
+        if not session.ended.wait(LAZY_PATIENCE):
+            session.ended.set()
+
+    def _drain(self) -> str:
+        try:
+            run(self.engine.drain(DRAIN_PATIENCE), DRAIN_PATIENCE + 5)
+        except TimeoutError:
+            return f"not everything was uploaded within {DRAIN_PATIENCE:g} s"
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def _finish(self) -> int:
+        self.state = "draining"
+        notify_service("STOPPING=1", "STATUS=uploading what is pending")
+        if self._notifier is not None:
+            self._notifier.stop()
+        failures = [str(error) for error in run(self.fs.open_files.close())]
+        if failed := self._drain():
+            failures.append(failed)
+        for failure in failures:
+            log.error("%s: %s", self.directory, failure)
+        pending = self.engine.journal.count()[0]
+        last = {"pending": pending, "failures": failures}
+        self.engine.close()
+        run(self._control.stop(last))
+        self.fs.disk.shutdown(wait=False)
+        log.info("%s is unmounted; %d changes stay journaled", self.directory, pending)
+        return 1 if pending or failures else 0
+
+    # -- what the store tells ----------------------------------------------------------------------------------------
+
+    def _uploaded(self, route: Route, path: str, version: str) -> None:
+        """Bytes this host staged have a version now: the node keeps its number, and the kernel its pages."""
+        node = self.fs.table.find(route, path)
+        if node is not None and node.content is not None and node.content.startswith("/"):
+            node.content = version
+
+    # -- commands ----------------------------------------------------------------------------------------------------
+
+    async def _answer_status(self, _: Mapping[str, Any]) -> Answer:
+        return self.status()
+
+    async def _answer_stop(self, _: Mapping[str, Any]) -> Answer:
+        self.request_stop()
+        return {}
+
+    async def _sync(self, request: Mapping[str, Any]) -> Answer:
+        path, timeout = str(request.get("path", "/")), request.get("timeout")
+        for route, inside in self._routes_at(path):
+            await route.sync(inside, timeout)
+        return {"pending": self.engine.journal.count()[0]}
+
+    async def _refresh(self, request: Mapping[str, Any]) -> Answer:
+        messages: list[Message] = []
+        for route, inside in self._routes_at(str(request.get("path", "/"))):
+            route.memory.forget(inside, below=True)
+            if inside:
+                route.memory.forget_entry(inside)
+            node = self.fs.table.find(route, inside)
+            for known in descend(node) if node is not None else ():
+                messages += self._expire(known.nodeid, [(parent.nodeid, name) for parent, name in known.names])
+        await self._send(messages)
+        return {"names": len(messages) // 2}
+
+    async def _invalidate(self, request: Mapping[str, Any]) -> Answer:
+        messages: list[Message] = []
+        for route in self.engine.routes:
+            if route.backend.identity != request["store"]:
+                continue
+            for key in request["keys"]:
+                inside = (
+                    str(key).removeprefix(route.root_key).rstrip("/") if str(key).startswith(route.root_key) else None
+                )
+                path = names.to_name(inside) if inside else inside
+                if path is not None:
+                    route.memory.forget_entry(path)
+                    messages += self._changed(route, path)
+        await self._send(messages)
+        return {"names": len(messages)}
+
+    def _changed(self, route: Route, path: str) -> list[Message]:
+        directory, _, name = path.rpartition("/")
+        parent, node = self.fs.table.find(route, directory), self.fs.table.find(route, path)
+        messages = [] if node is None else self._expire(node.nodeid, [])
+        if parent is not None:
+            messages += self._expire(parent.nodeid, [(parent.nodeid, name)] if name else [])
+        return messages
+
+    def _expire(self, nodeid: int, names_of_it: list[tuple[int, str]]) -> list[Message]:
+        assert self._notifier is not None
+        found = [self._notifier.entry(parent, name) for parent, name in names_of_it]
+        return [*found, self._notifier.attributes(nodeid)]
+
+    async def _send(self, messages: list[Message]) -> None:
+        assert self._notifier is not None
+        await asyncio.wrap_future(self._notifier.send(messages))
+
+    def _routes_at(self, path: str) -> list[tuple[Route, str]]:
+        """The route that holds a tree path, with the path inside it, and every route below."""
+        clean = "/" + path.strip("/")
+        below = [(route, "") for route in self.engine.routes if f"{route.path}/".startswith(f"{clean.rstrip('/')}/")]
+        if any(route.path == clean for route, _ in below):
+            return below
+        return [self.engine.tree.resolve(path), *below] if not below or clean != "/" else below
+
+    # -- what is told ------------------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """Everything ``fsdriver status`` shows."""
+        session, journal = self._session, self.engine.journal
+        rows, size = journal.count()
+        return {
+            "source": self.source,
+            "mountpoint": self.directory,
+            "pid": os.getpid(),
+            "state": self.state,
+            "uptime": time.time() - self.started,
+            "state_dir": str(state_dir()),
+            "stores": sorted({route.backend.identity for route in self.engine.routes}),
+            "pending": rows,
+            "pending_bytes": size,
+            "passthrough": "on" if self.passthrough.enabled else f"off: {self.passthrough.reason}",
+            "passthrough_files": self.passthrough.in_use,
+            "passthrough_refused": self.passthrough.refused,
+            "nodes": len(self.fs.table),
+            "open_files": len(self.fs.handles.files),
+            "stale_opens": self.fs.open_files.stale,
+            "in_flight": session.in_flight if session else 0,
+            "errors": session.errors if session else 0,
+            "notifications": self._notifier.sent if self._notifier else 0,
+            "requests": {code.name: session.counts[code] for code in Opcode if session.counts[code]} if session else {},
+            "routes": [
+                {"path": route.path, "backend": route.backend.identity, "hidden_names": route.hidden,
+                 "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
+            ],
+        }  # fmt: skip
+
+    def _pending(self) -> list[dict[str, Any]]:
+        journal = self.engine.journal
+        return [
+            {"store": row.store, "key": row.key, "action": str(row.action), "path": row.path, "size": row.size}
+            for identity in sorted({route.backend.identity for route in self.engine.routes})
+            for row in journal.below(identity, "")
+        ]
+
+    def _health(self) -> dict[str, Any]:
+        uploaders = self.engine.uploaders.items()
+        return {
+            "state": self.state,
+            "stores": {identity: {"last_error": uploader.counters.last_error} for identity, uploader in uploaders},
+        }
+
+
+def _source(config: Config) -> str:
+    """What /proc/mounts shows: the URL, or that it is a whole tree."""
+    if len(config.route) == 1:
+        return config.backend[config.route[0].tiers[0]].url
+    return "fsdriver"
+
+
+def refuse_second_mount(config: Config, directory: str) -> None:
+    """Two daemons over one journal and one store would both hold the same files open for writing.
+
+    Raises
+    ------
+    ConfigError
+        Another daemon with this state folder serves one of these stores.
+    """
+    urls = {config.backend[name].url for route in config.route for name in route.tiers}
+    own = socket_path(directory)
+    for path in own.parent.glob("mount-*.sock"):
+        if path == own:
+            continue
+        try:
+            other = ask(path, directory, "status", 2.0, {})
+        except OSError as error:
+            log.debug("%s answers nothing: %s", path, error)
+            continue
+        if other.get("state") == "mounted" and other["state_dir"] == str(state_dir()) and other["source"] in urls:
+            raise ConfigError(
+                f"{other['source']} is mounted at {other['mountpoint']} already; bind that directory here "
+                f"(mount --bind {other['mountpoint']} {directory}), or unmount it first",
+                directory,
+            )

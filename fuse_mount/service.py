@@ -1,0 +1,76 @@
+"""The daemon as a service: readiness towards systemd, where it logs, and the limits it runs under."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import resource
+import socket
+import sys
+from pathlib import Path
+from typing import Final
+
+from fsdriver.config import state_dir
+
+log = logging.getLogger(__name__)
+
+FORMAT: Final = "%(levelname)s %(name)s: %(message)s"
+SYSLOG: Final = Path("/dev/log")
+LOG_SIZE: Final = 1 << 20
+
+
+def notify_service(*lines: str) -> None:
+    """Tell the service manager, if there is one (sd_notify(3)): ``READY=1``, ``STOPPING=1``, ``STATUS=…``."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.sendto("\n".join(lines).encode(), "\0" + address[1:] if address.startswith("@") else address)
+        except OSError as error:
+            log.warning("the service manager at %s cannot be told: %s", address, error)
+
+
+def log_to_stderr() -> None:
+    """In the foreground: stderr, which a service manager sends to its journal."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(FORMAT if "JOURNAL_STREAM" in os.environ else f"%(asctime)s {FORMAT}"))
+    _install(handler)
+
+
+def log_in_background(name: str) -> None:
+    """In the background: the system's log, or ``log/<name>.log`` in the state folder where there is none."""
+    handler: logging.Handler
+    if SYSLOG.exists():
+        handler = logging.handlers.SysLogHandler(str(SYSLOG), logging.handlers.SysLogHandler.LOG_DAEMON)
+        handler.setFormatter(logging.Formatter(f"fsdriver[%(process)d]: {FORMAT}"))
+    else:
+        folder = state_dir() / "log"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        handler = logging.handlers.RotatingFileHandler(folder / f"{name}.log", maxBytes=LOG_SIZE, backupCount=1)
+        handler.setFormatter(logging.Formatter(f"%(asctime)s %(process)d {FORMAT}"))
+    _install(handler)
+
+
+def _install(handler: logging.Handler) -> None:
+    root = logging.getLogger("fsdriver")
+    root.handlers[:] = [handler]
+    root.setLevel(os.environ.get("FSDRIVER_LOG", "INFO").upper())
+    root.propagate = False
+
+
+def detach_streams() -> None:
+    """Let go of the caller's terminal and pipes."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(null, stream)
+    if null > 2:
+        os.close(null)
+
+
+def raise_limits() -> None:
+    """As many open files as the hard limit allows: each open inode holds one or two."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
