@@ -95,7 +95,7 @@ class NameChanges(Lookup):
         self.journal.write_attributes(changes)
 
     def owes_attributes(self, directory: str) -> bool:
-        return bool(self.journal.attribute_changes(self.backend.identity, self.prefix, directory))
+        return self.journal.owes_attributes(self.backend.identity, self.prefix, directory)
 
     async def settle(self, paths: Iterable[str]) -> None:
         """A change is journaled: wake the uploader, and in "through" mode wait for the tiers."""
@@ -146,10 +146,15 @@ class NameChanges(Lookup):
         identity, key, memory = self.backend.identity, self.meta_key(directory), self.memory.at(directory)
         stored = memory.attributes
         for _ in range(8):
+            pending = {
+                split(row.path)[1]
+                for row in self.journal.children(identity, self.directory_key(directory))
+                if row.action is not Action.DELETE and not row.key.endswith("/")
+            }
             owed = {
                 name: change
                 for name, change in self.journal.attribute_changes(identity, self.prefix, directory).items()
-                if name == "" or not self._is_pending(f"{directory}/{name}" if directory else name)
+                if name not in pending
             }
             if not owed:
                 return
@@ -170,10 +175,6 @@ class NameChanges(Lookup):
             self.journal.finish_attributes(owed.values())
             return
         raise Stale("its attribute object is changed by others faster than it can be merged", directory)
-
-    def _is_pending(self, path: str) -> bool:
-        row = self.journal.get(self.backend.identity, self.key(path))
-        return row is not None and row.action is not Action.DELETE and not row.held
 
     # -- entries -------------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS pending (
     inflight INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, error TEXT,
     PRIMARY KEY (store, key)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pending_seq ON pending (store, seq);
 CREATE INDEX IF NOT EXISTS pending_parent ON pending (store, parent);
 CREATE INDEX IF NOT EXISTS pending_source ON pending (store, source) WHERE source IS NOT NULL;
 CREATE INDEX IF NOT EXISTS pending_staging ON pending (staging) WHERE staging IS NOT NULL;
@@ -250,6 +251,35 @@ class Journal:
             name: AttributeChange(store, root, directory, name, json.loads(record) if record else None, seq)
             for name, record, seq in rows
         }
+
+    def attribute_change(self, store: str, root: str, directory: str, name: str) -> AttributeChange | None:
+        """The record of one name that an attribute object still lacks."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT record, seq FROM attributes WHERE store=? AND root=? AND directory=? AND name=?",
+                (store, root, directory, name),
+            ).fetchone()
+        return (
+            AttributeChange(store, root, directory, name, json.loads(row[0]) if row[0] else None, row[1])
+            if row
+            else None
+        )
+
+    def owes_attributes(self, store: str, root: str, directory: str) -> bool:
+        """Whether an attribute object lacks anything."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT 1 FROM attributes WHERE store=? AND root=? AND directory=? LIMIT 1", (store, root, directory)
+            ).fetchone()
+        return row is not None
+
+    def has_children(self, store: str, parent: str) -> bool:
+        """Whether anything is pending in a directory."""
+        with self._lock:
+            row = self._db.execute(
+                "SELECT 1 FROM pending WHERE store=? AND parent=? AND held=0 LIMIT 1", (store, parent)
+            ).fetchone()
+        return row is not None
 
     def attribute_directories(self, store: str) -> Sequence[tuple[str, str, int]]:
         """(root, directory, oldest seq) of every attribute object that lacks something."""

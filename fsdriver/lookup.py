@@ -142,8 +142,8 @@ class Lookup:
             return entry, False
         return entry, record is not None or self.foreign_metadata
 
-    def from_pending(self, row: Pending, attributes: AttributeObject) -> Entry:
-        """Entry of a key that the journal still owes something; ``attributes`` are those of its directory."""
+    def from_pending(self, row: Pending, record: Record | None) -> Entry:
+        """Entry of a key that the journal still owes something; ``record`` is newer than the row's own."""
         if row.action is Action.MARKER:
             entry = self.new_directory(row.path)
         else:
@@ -151,7 +151,7 @@ class Lookup:
                 Kind.FILE, size=row.size, version=row.source_version, staging=row.staging, key=row.source, mode=self.defaults.mode,
                 uid=self.defaults.uid, gid=self.defaults.gid, ino=self.inode(row.key),
             )  # fmt: skip
-        record = attributes.entries.get(split(row.path)[1], row.record)
+        record = record or row.record
         return apply_record(entry, record) if record and row.action is not Action.MARKER else entry
 
     # -- attribute objects -------------------------------------------------------------------------------------------
@@ -160,13 +160,26 @@ class Lookup:
         """The attribute object of a directory, with what the journal still owes to it."""
         if not self.posix:
             return AttributeObject()
+        stored = await self._stored(path, fresh=fresh)
+        owed = self.journal.attribute_changes(self.backend.identity, self.prefix, path)
+        return stored.merged({name: change.record for name, change in owed.items()}) if owed else stored
+
+    async def record(self, path: str) -> Record | None:
+        """The attribute record of one name, from its directory's attribute object or the journal."""
+        parent, name = split(path)
+        if not self.posix:
+            return None
+        owed = self.journal.attribute_change(self.backend.identity, self.prefix, parent, name)
+        return owed.record if owed is not None else (await self._stored(parent)).entries.get(name)
+
+    async def _stored(self, path: str, *, fresh: bool = False) -> AttributeObject:
+        """The attribute object of a directory as it is remembered, else as the store has it."""
         memory = self.memory.at(path)
         stored = memory.attributes
         if stored is None or fresh or self.memory.clock() - memory.attributes_at > self.memory.ttl:
             stored = await self.stored_attributes(path)
             memory.attributes, memory.attributes_at = stored, self.memory.clock()
-        owed = self.journal.attribute_changes(self.backend.identity, self.prefix, path)
-        return stored.merged({name: change.record for name, change in owed.items()}) if owed else stored
+        return stored
 
     async def stored_attributes(self, path: str) -> AttributeObject:
         """The attribute object as the store has it; empty if there is none."""
@@ -227,28 +240,30 @@ class Lookup:
                 self._checked = True
             return await self._own(path, None)
         identity, key, prefix = self.backend.identity, self.key(path), self.directory_key(path)
-        parent, name = split(path)
         owed_file, owed_directory = self.journal.get(identity, key), self.journal.get(identity, prefix)
         if owed_file is not None and owed_file.held:
             owed_file = None
         if owed_file is not None and owed_file.action is not Action.DELETE:
-            return self.from_pending(owed_file, await self.attributes(parent))
+            return self.from_pending(owed_file, await self.record(path))
         if owed_directory is not None and owed_directory.action is Action.MARKER:
             return await self._own(path, None)
         if any(row.action is not Action.DELETE and not row.held for row in self.journal.below(identity, prefix)):
             return await self._own(path, None)
         await on_loop()
-        head, first, attributes = await asyncio.gather(self._head(key), self._first(prefix), self.attributes(parent))
+        head, first, record = await asyncio.gather(self._head(key), self._first(prefix), self.record(path))
         if first is not None and not (owed_directory and owed_directory.action is Action.DELETE):
             return await self._own(path, first.mtime_ns if first.key == prefix else None)
         if head is None or owed_file is not None:
             return None
-        return self.from_object(head, attributes.entries.get(name))[0]
+        return self.from_object(head, record)[0]
 
     async def _own(self, path: str, mtime_ns: int | None) -> Entry:
-        attributes = await self.attributes(path)
         entry = self.new_directory(path, mtime_ns)
-        return replace(apply_record(entry, attributes.own), kind=Kind.DIRECTORY) if attributes.own else entry
+        if not self.posix:
+            return entry
+        owed = self.journal.attribute_change(self.backend.identity, self.prefix, path, "")
+        own = owed.record if owed is not None else (await self._stored(path)).own
+        return replace(apply_record(entry, own), kind=Kind.DIRECTORY) if own else entry
 
     async def _head(self, key: str) -> ObjectInfo | None:
         try:
@@ -322,7 +337,7 @@ class Lookup:
         for row in owed:
             name = split(row.path)[1]
             if row.action is not Action.DELETE:
-                entries[name] = self.from_pending(row, attributes)
+                entries[name] = self.from_pending(row, attributes.entries.get(name))
             elif name in entries and (entries[name].kind is Kind.DIRECTORY) == row.key.endswith("/"):
                 del entries[name]
             unverified.discard(name)
@@ -386,7 +401,7 @@ class Lookup:
                 batch[name] = self.from_object(info, known.entries.get(last))[0]
             yield batch
         yield {
-            row.path: self.from_pending(row, await self.attributes(split(row.path)[0]))
+            row.path: self.from_pending(row, await self.record(row.path))
             for row in owed.values()
             if row.action is not Action.DELETE
         }

@@ -153,8 +153,8 @@ class Route(NameChanges):
             return await self._publish_back(path, source, entry or before)
         await on_loop()
         await self._settle_key(path)
-        parent, name = split(path)
-        record = (await self.attributes(parent)).entries.get(name)
+        parent = split(path)[0]
+        record = await self.record(path)
         made = entry or before or self._new_file(path)
         made = replace(made, kind=Kind.FILE, staging=None, key=None, links=(), mtime_ns=time.time_ns())
         carried = self.posix and (entry is not None or record is not None)

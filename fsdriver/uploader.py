@@ -17,6 +17,7 @@ import socket
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -27,7 +28,7 @@ from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache, ObjectKey
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, NotFound, ReadOnly, Stale
-from fsdriver.journal import Action, AttributeChange, Journal, Pending
+from fsdriver.journal import Action, Journal, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.staging import Signature, Staging, signature
 
@@ -36,8 +37,10 @@ log = logging.getLogger(__name__)
 MAX_IN_FLIGHT: Final = 16
 IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
-ATTRIBUTE_DELAY: Final = 0.05
-"""Seconds an attribute object waits for more changes while content is still being sent."""
+ATTRIBUTE_LOOK: Final = 0.02
+"""Seconds between two looks at which attribute objects are owed something."""
+ATTRIBUTE_DELAY: Final = 1.0
+"""Seconds an attribute object waits for more changes while content of its directory is still being sent."""
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
 PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
@@ -45,6 +48,9 @@ PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
 
 class AttributeStore(Protocol):
     """What the uploader needs of the route that wrote a row: its attribute objects."""
+
+    def directory_key(self, path: str) -> str:
+        """Key prefix of a directory."""
 
     async def flush_attributes(self, directory: str) -> None:
         """Merge what the journal owes to one attribute object."""
@@ -108,6 +114,10 @@ class Uploader:
         self._flushing: set[tuple[str, str]] = set()
         self._errors: dict[str, FsdriverError] = {}
         self._closed = False
+        self._waiting = 0
+        self._next_flush = 0.0
+        self._owed_since: dict[tuple[str, str], float] = {}
+        self._flushes: set[asyncio.Task[None]] = set()
         self._progress: asyncio.Condition | None = None
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -133,8 +143,8 @@ class Uploader:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=CLOSE_PATIENCE)
+        if under_way := self._running | self._flushes:
+            _, late = await asyncio.wait(under_way, timeout=CLOSE_PATIENCE)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -172,14 +182,17 @@ class Uploader:
         await on_loop()
         self._begin()
         assert self._progress is not None
-        async with asyncio.timeout(timeout):
-            async with self._progress:
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(timeout), self._progress:
                 while owed():
                     for key, error in self._errors.items():
                         if keys(key):
                             raise error
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._progress.wait(), 0.05 if self._lock_fd is None else IDLE_POLL)
+        finally:
+            self._waiting -= 1
 
     def forget_error(self, key: str) -> None:
         """A new try of this key begins."""
@@ -200,40 +213,53 @@ class Uploader:
             if self._try_lock():
                 for row in self.journal.ready(identity, time.time(), max(0, MAX_IN_FLIGHT - len(self._running))):
                     self.journal.set_inflight(row, True)
-                    self._spawn(self._carry_out(row))
+                    self._spawn(self._running, self._carry_out(row))
                 self._flush_attributes()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), IDLE_POLL)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._ended)
+        tasks.add(task)
+        task.add_done_callback(partial(self._ended, tasks))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+    def _ended(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
+        tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("uploading failed in an unexpected way", exc_info=error)
         if self._wake is not None:
             self._wake.set()
 
     def _flush_attributes(self) -> None:
-        """Send attribute objects whose contents are settled: no name of the directory is still to be uploaded."""
-        for root, directory, _ in self.journal.attribute_directories(self.backend.identity):
+        """Send attribute objects: of a directory with nothing pending at once, of a busy one now and then."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if now < self._next_flush:
+            return
+        self._next_flush = now + ATTRIBUTE_LOOK
+        loop.call_later(ATTRIBUTE_LOOK, self._begin)
+        patience = ATTRIBUTE_LOOK if self._waiting else ATTRIBUTE_DELAY
+        owed = self.journal.attribute_directories(self.backend.identity)
+        self._owed_since = {key: self._owed_since.get(key, now) for key in ((root, name) for root, name, _ in owed)}
+        for (root, directory), since in self._owed_since.items():
             route = self.routes.get(root)
-            if route is not None and (root, directory) not in self._flushing:
+            if route is None or (root, directory) in self._flushing:
+                continue
+            if now - since >= patience or not self.journal.has_children(
+                self.backend.identity, route.directory_key(directory)
+            ):
                 self._flushing.add((root, directory))
-                self._spawn(self._flush_one(route, root, directory))
+                self._spawn(self._flushes, self._flush_one(route, root, directory))
 
     async def _flush_one(self, route: AttributeStore, root: str, directory: str) -> None:
         key = f"{root}|{directory}"
         try:
-            if self._running - {asyncio.current_task()}:
-                await asyncio.sleep(ATTRIBUTE_DELAY)
             await route.flush_attributes(directory)
             self._errors.pop(key, None)
+            self._owed_since.pop((root, directory), None)
         except FsdriverError as error:
             self._failed(key, error)
+            await self._advanced()
             await asyncio.sleep(IDLE_POLL)
         finally:
             self._flushing.discard((root, directory))
@@ -307,13 +333,11 @@ class Uploader:
     def _done(self, row: Pending, version: str, sent: Signature | None) -> None:
         with self.journal.transaction():
             finished = self.journal.finish(row, version)
-            if finished and row.record is not None and row.action in (Action.PUT, Action.COPY):
+            if finished and row.action in (Action.PUT, Action.COPY):
                 directory, _, name = row.path.rpartition("/")
-                route = self.routes.get(row.root)
-                changes = self.journal.attribute_changes(row.store, row.root, directory)
-                if route is not None and name in changes and changes[name].record is not None:
-                    record = dict(changes[name].record or {}) | {"etag": version}
-                    self.journal.write_attributes([AttributeChange(row.store, row.root, directory, name, record)])
+                change = self.journal.attribute_change(row.store, row.root, directory, name)
+                if change is not None and change.record is not None:
+                    self.journal.write_attributes([replace(change, record=change.record | {"etag": version})])
         opened = self.staging.opened(row.staging) if row.staging else None
         if opened is not None and sent is not None:
             opened.base, opened.uploaded = version, (sent, version)
