@@ -65,7 +65,7 @@ def _run(config: Config, directory: str, options: MountOptions, ready: int | Non
     server = MountServer(config, directory, options)
     server.start()
     if ready is not None:
-        os.write(ready, b"{}")
+        os.write(ready, b"{}\n")
         os.close(ready)
     return server.serve()
 
@@ -78,8 +78,9 @@ def _in_background(config: Config, directory: str, options: MountOptions) -> int
         os._exit(_background(config, directory, options, writing))
     os.close(writing)
     with open(reading, "rb") as pipe:
-        told = pipe.read()
-    if told == b"{}":
+        # One line, not the end of the pipe: the daemon keeps its end for a late failure.
+        told = pipe.readline()
+    if told == b"{}\n":
         return 0
     os.waitpid(child, 0)
     if not told:
@@ -109,7 +110,7 @@ def _background(config: Config, directory: str, options: MountOptions, ready: in
         path = error.filename if known and error.filename else directory
         failure = {"kind": type(error).__name__ if known else "", "message": message, "path": path}
         try:
-            os.write(told, json.dumps(failure).encode())
+            os.write(told, json.dumps(failure).encode() + b"\n")
         except BrokenPipeError:
             log.debug("nobody waits any more")
         return 1
