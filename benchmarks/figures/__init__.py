@@ -1,0 +1,1 @@
+"""One module a figure; `benchmarks.harness.figures` imports them all."""
