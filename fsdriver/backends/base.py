@@ -44,6 +44,8 @@ class Backend(Calls, ABC):
     parts_in_flight: int = 4
     delete_batch: int = 1
     """Keys one request of `delete_many` takes."""
+    repeats_requests: bool = False
+    """The client may send an idempotent request twice on its own, so that it can lose a condition against itself."""
     fork_safe: bool = True
     """A forked child may go on using what the parent opened, or at least open anew."""
 
@@ -126,6 +128,8 @@ class Backend(Calls, ABC):
                 lambda: self._put(key, source, metadata, if_version, content_type),
                 lambda: self._find_own(key, size, lambda: asyncio.to_thread(md5_of, source), metadata),
                 size=size,
+                # Only metadata (ours has inode number and time) tells our bytes from equal ones of another writer.
+                unanswered=self.repeats_requests and bool(metadata),
             )
         self.counters.bytes_written += size
         return info

@@ -95,14 +95,13 @@ class Calls:
         own: Callable[[], Awaitable[T | None]],
         *,
         size: int = 0,
+        unanswered: bool = False,
     ) -> T:
         """`_call` for a conditional write: an attempt that failed without an answer may have been carried out.
 
         If a later attempt then fails for good (its condition is lost, its upload gone), ``own`` tells whether what is there
         is what we wrote. It runs inside this operation's deadline and slot.
         """
-        unanswered = False
-
         async def careful() -> T:
             nonlocal unanswered
             try:

@@ -185,7 +185,11 @@ class ObjectStoreBackend(Backend):
         if_version: str | None,
         metadata: Mapping[str, str] | None,
     ) -> ObjectInfo:
-        original = await self.sdk.call(source, self.sdk.describe, source)
+        try:
+            original = await self.sdk.call(source, self.sdk.describe, source)
+        except NotFound:
+            await self._prove_bucket(source)
+            raise
         with _lost_condition(if_version):
             return await self.sdk.call(
                 target,

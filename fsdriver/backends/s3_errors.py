@@ -26,7 +26,8 @@ from fsdriver.errors import (
 )
 
 _STATUS: Final = re.compile(r"status code: (\d{3})")
-_CODE: Final = re.compile(r"<Code>(\w+)</Code>")
+_CODE: Final = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
+"""In an answer's body, or in obstore's words for one key of a bulk delete."""
 _MESSAGE: Final = re.compile(r"<Message>([^<]*)</Message>")
 _KIND: Final = re.compile(r"kind: (Connect|Timeout|Interrupted|Request|Decode|Unknown)")
 
@@ -76,7 +77,7 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(301, "PermanentRedirect", "the service redirects to another region")
     if name == "UnauthenticatedError":
         return Failure(0, "AccessDenied", text.splitlines()[0])
-    label = code.group(1) if code else _transport(name, text, kind.group(1) if kind else "") if not number else ""
+    label = code.group(1) or code.group(2) if code else _transport(name, text, kind.group(1) if kind else "") if not number else ""
     return Failure(number, label, message.group(1) if message else text.split("\n", 1)[0])
 
 
@@ -114,7 +115,7 @@ def failure_of_answer(status: int, body: bytes, headers: Mapping[str, str]) -> F
     code, message = _CODE.search(text), _MESSAGE.search(text)
     return Failure(
         status,
-        code.group(1) if code else "",
+        (code.group(1) or "") if code else "",
         message.group(1) if message else "",
         _seconds(headers.get("Retry-After")),
     )

@@ -41,13 +41,14 @@ class S3fsBackend(Backend):
         conditional_put=True, conditional_delete=True, multipart=True, server_copy=True, metadata=True
     )
     delete_batch = 1000
+    repeats_requests = True  # aiohttp, after a connection that was closed without an answer
     copy_limit = 5 << 30
 
     def __init__(self, settings: S3Settings, retry: RetryPolicy, options: Mapping[str, Any]) -> None:
         super().__init__("s3", settings.location, settings.bucket, retry, slots=settings.pool_size)
         self._bucket = settings.bucket
-        self._fs = _make_filesystem(settings, options)
         self._client: Any = None
+        self._fs = _make_filesystem(settings, options)
         self._bucket_seen = -BUCKET_TRUST
 
     async def close(self) -> None:
@@ -57,8 +58,7 @@ class S3fsBackend(Backend):
     async def _send(self, key: str, operation: str, **arguments: Any) -> dict[str, Any]:
         """Make one request of the SDK on the bucket and translate its failure."""
         try:
-            if self._client is None:
-                self._client = await self._fs.set_session()
+            self._client = await self._fs.set_session()
             answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self._bucket, **arguments)
         except (ClientError, BotoCoreError, OSError) as error:
             raise self._translated(error, key) from error
@@ -80,8 +80,7 @@ class S3fsBackend(Backend):
         try:
             answer = await self._send(key, "head_object", Key=key)
         except NotFound:
-            if time.monotonic() - self._bucket_seen >= BUCKET_TRUST:
-                await self._prove_bucket(key)
+            await self._prove_bucket(key)
             raise
         metadata = {name.lower(): value for name, value in answer.get("Metadata", {}).items()}
         return ObjectInfo(
@@ -90,6 +89,8 @@ class S3fsBackend(Backend):
 
     async def _prove_bucket(self, key: str) -> None:
         """Raise `ContainerMissing` if it is the bucket that is missing: a HEAD's 404 has no body to tell."""
+        if time.monotonic() - self._bucket_seen < BUCKET_TRUST:
+            return
         try:
             await self._get(key, 0, 1, None)
         except ContainerMissing:
@@ -136,7 +137,7 @@ class S3fsBackend(Backend):
         return Page(objects, prefixes), answer.get("NextContinuationToken") if answer.get("IsTruncated") else None
 
     async def sign(self, key: str, expires: int) -> str:
-        await self._send("", "list_objects_v2", Prefix=key, MaxKeys=1)
+        self._client = await self._fs.set_session()
         url: str = await self._client.generate_presigned_url(
             "get_object", Params={"Bucket": self._bucket, "Key": key}, ExpiresIn=expires
         )
@@ -188,7 +189,11 @@ class S3fsBackend(Backend):
         if_version: str | None,
         metadata: Mapping[str, str] | None,
     ) -> ObjectInfo:
-        original = await self._send(source, "head_object", Key=source)
+        try:
+            original = await self._send(source, "head_object", Key=source)
+        except NotFound:
+            await self._prove_bucket(source)
+            raise
         etag, size = original["ETag"].strip('"'), original["ContentLength"]
         if source_version is not None and etag != source_version:
             raise Stale("the source of the copy was changed by someone else meanwhile; read it again", source)
