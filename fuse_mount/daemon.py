@@ -17,6 +17,8 @@ from .mounts import check_mountpoint, resolve
 from .service import detach_streams, log_in_background, log_to_stderr, raise_limits
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fsdriver.config import Config
 
     from .options import MountOptions
@@ -53,20 +55,18 @@ def serve(config: Config, mountpoint: str | os.PathLike[str], *, options: MountO
     check_mountpoint(directory)
     if foreground:
         log_to_stderr()
-        return _run(config, directory, options, None)
+        return _run(config, directory, options, lambda: None)
     return _in_background(config, directory, options)
 
 
-def _run(config: Config, directory: str, options: MountOptions, ready: int | None) -> int:
-    from .server import MountServer
+def _run(config: Config, directory: str, options: MountOptions, tell: Callable[[], None]) -> int:
+    from .server import MountServer  # noqa: PLC0415 - it starts threads, which must not be before the fork
 
     raise_limits()
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = MountServer(config, directory, options)
     server.start()
-    if ready is not None:
-        os.write(ready, b"{}\n")
-        os.close(ready)
+    tell()
     return server.serve()
 
 
@@ -78,7 +78,7 @@ def _in_background(config: Config, directory: str, options: MountOptions) -> int
         os._exit(_background(config, directory, options, writing))
     os.close(writing)
     with open(reading, "rb") as pipe:
-        # One line, not the end of the pipe: the daemon keeps its end for a late failure.
+        # One line, not the end of the pipe: what the daemon starts may hold its end open.
         told = pipe.readline()
     if told == b"{}\n":
         return 0
@@ -93,25 +93,28 @@ def _in_background(config: Config, directory: str, options: MountOptions) -> int
 
 
 def _background(config: Config, directory: str, options: MountOptions, ready: int) -> int:
-    """The daemon's side of the fork; the caller learns of a failure through the pipe."""
-    told = os.dup(ready)
-    os.set_inheritable(told, False)
-    try:
-        os.setsid()
-        os.chdir("/")
-        os.umask(0o077)
-        log_in_background(socket_path(directory).stem)
-        detach_streams()
-        status = _run(config, directory, options, ready)
-    except Exception as error:
-        log.exception("%s: the mount failed", directory)
-        known = isinstance(error, FsdriverError)
-        message = error.message if isinstance(error, FsdriverError) else f"{type(error).__name__}: {error}"
-        path = error.filename if known and error.filename else directory
-        failure = {"kind": type(error).__name__ if known else "", "message": message, "path": path}
+    """The daemon's side of the fork; the caller learns through the pipe that it is usable, or why not."""
+    with open(ready, "wb", buffering=0) as pipe:
+
+        def tell() -> None:
+            pipe.write(b"{}\n")
+            pipe.close()
+
         try:
-            os.write(told, json.dumps(failure).encode() + b"\n")
-        except BrokenPipeError:
-            log.debug("nobody waits any more")
-        return 1
-    return status
+            os.setsid()
+            os.chdir("/")
+            os.umask(0o077)
+            log_in_background(socket_path(directory).stem)
+            detach_streams()
+            return _run(config, directory, options, tell)
+        except Exception as error:
+            log.exception("%s: the mount failed", directory)
+            if not pipe.closed:
+                pipe.write(json.dumps(_described(error, directory)).encode() + b"\n")
+            return 1
+
+
+def _described(error: Exception, directory: str) -> dict[str, str]:
+    if isinstance(error, FsdriverError):
+        return {"kind": type(error).__name__, "message": error.message, "path": error.filename or directory}
+    return {"kind": "", "message": f"{type(error).__name__}: {error}", "path": directory}

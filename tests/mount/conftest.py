@@ -1,0 +1,184 @@
+"""Real mounts: each is made by the command line, and always unmounted and its daemon ended, whatever a test does."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+MNT_DETACH = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "tests/mount/" in str(item.path):
+            item.add_marker(pytest.mark.mount)
+
+
+@dataclass
+class MountedTree:
+    """One URL and its places on this host; mounted and unmounted at will."""
+
+    url: str
+    places: Path
+    environment: dict[str, str]
+    options: tuple[str, ...] = ()
+    root: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.root = self.places / "mnt"
+        self.root.mkdir(parents=True)
+        (self.places / "config.toml").touch()
+
+    @property
+    def env(self) -> dict[str, str]:
+        folders = {
+            "FSDRIVER_CACHE_DIR": str(self.places / "cache"),
+            "FSDRIVER_STATE_DIR": str(self.places / "state"),
+            "FSDRIVER_RUNTIME_DIR": str(self.places / "run"),
+            "FSDRIVER_CONFIG": str(self.places / "config.toml"),
+        }
+        return {**os.environ, **folders, **self.environment}
+
+    def command(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+        """Run ``fsdriver …`` with this tree's places."""
+        done = subprocess.run(
+            [sys.executable, "-m", "fsdriver", *arguments],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if check:
+            assert done.returncode == 0, f"fsdriver {arguments}: {done.stdout}{done.stderr}\n{self.log()}"
+        return done
+
+    def mount(self, *options: str) -> MountedTree:
+        given = [*self.options, *options]
+        self.command("mount", self.url, str(self.root), *(["-o", ",".join(given)] if given else []))
+        return self
+
+    def umount(self) -> None:
+        self.command("umount", str(self.root))
+
+    def status(self) -> dict:
+        (answer,) = json.loads(self.command("status", str(self.root), "--json").stdout)
+        return answer
+
+    def forget_everything(self) -> None:
+        """Another host: no cache, no state."""
+        for name in ("cache", "state"):
+            shutil.rmtree(self.places / name, ignore_errors=True)
+
+    def remount_elsewhere(self) -> None:
+        self.umount()
+        self.forget_everything()
+        self.mount()
+
+    def log(self) -> str:
+        return "".join(file.read_text() for file in (self.places / "state" / "log").glob("*.log"))
+
+    def daemon_pids(self) -> list[int]:
+        """Processes whose command line names this mountpoint."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    arguments = (entry / "cmdline").read_bytes().split(b"\0")
+                    if os.fsencode(self.root) in arguments and b"mount" in arguments:
+                        found.append(int(entry.name))
+        return found
+
+    def end(self) -> None:
+        """Leave no mount and no process, however the test ended."""
+        while _libc.umount2(os.fsencode(self.root), MNT_DETACH) == 0:
+            continue
+        deadline = time.monotonic() + 20
+        while (pids := self.daemon_pids()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+class TreeMaker:
+    """Makes trees and ends them all."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._made: list[MountedTree] = []
+
+    def __call__(self, url: str | None = None, environment: dict[str, str] | None = None, *options: str) -> MountedTree:
+        places = self._base / f"t{len(self._made)}"
+        if url is None:
+            (places / "bucket").mkdir(parents=True)
+            url = f"file://{places}/bucket"
+        tree = MountedTree(url, places, environment or {}, options)
+        self._made.append(tree)
+        return tree
+
+    def end(self) -> None:
+        for tree in self._made:
+            tree.end()
+
+
+@pytest.fixture(scope="session")
+def fuse() -> None:
+    """Skip where this machine cannot mount."""
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        pytest.skip("needs root and /dev/fuse")
+
+
+@pytest.fixture(scope="module")
+def module_trees(fuse, tmp_path_factory) -> Iterator[TreeMaker]:
+    maker = TreeMaker(tmp_path_factory.mktemp("trees"))
+    yield maker
+    maker.end()
+
+
+@pytest.fixture
+def trees(fuse, tmp_path) -> Iterator[TreeMaker]:
+    maker = TreeMaker(tmp_path)
+    yield maker
+    maker.end()
+
+
+def make_tree(kind: str, maker: TreeMaker, request: pytest.FixtureRequest) -> MountedTree:
+    if kind.startswith("s3"):
+        server = request.getfixturevalue("s3_server")
+        return maker(f"s3://{server.create_bucket()}/p", server.environment())
+    return maker(None, None, *(["passthrough=off"] if kind == "daemon" else []))
+
+
+@pytest.fixture(scope="module", params=["local", "daemon", "s3"])
+def tree(request, module_trees) -> MountedTree:
+    """A mounted tree for the whole module: local with passthrough, local without it, S3."""
+    return make_tree(request.param, module_trees, request).mount()
+
+
+@pytest.fixture
+def here(tree, request) -> Path:
+    """An empty directory of the test's own in the mount."""
+    path = tree.root / request.node.name.translate(str.maketrans("[]/", "___"))
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(params=["local", "s3"])
+def own_tree(request, trees) -> MountedTree:
+    """A tree of the test's own, not yet mounted."""
+    return make_tree(request.param, trees, request)
