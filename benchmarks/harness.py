@@ -1,8 +1,8 @@
 """Measuring: what a figure is, how its pairs are run, and what is kept of them.
 
 A figure compares two ways to do the same work, ours and the reference, on the same machine in the same minutes. They
-are run in turn (A B A B …), because the speed of a shared machine drifts over minutes; each pair gives one ratio, and the
-median of the ratios is the figure. Nothing here fails: a figure below its goal is reported as such.
+are run in turn (A B A B …), because the speed of a shared machine drifts over minutes; each pair gives one ratio, and
+the median of the ratios is the figure. Nothing here fails: a figure below its goal is reported as such.
 """
 
 from __future__ import annotations

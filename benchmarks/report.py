@@ -68,9 +68,7 @@ def markdown(results: Sequence[Result], machine: dict[str, Any]) -> str:
         *(f"| {' | '.join(row(result))} |" for result in results),
         "",
     ]
-    for result in results:
-        if result.facts:
-            lines.append(f"- {result.title}: {_facts(result)}.")
+    lines += [f"- {result.title}: {_facts(result)}." for result in results if result.facts]
     return "\n".join(lines)
 
 

@@ -37,8 +37,9 @@ def random_reads(path: Path, block: int = 4096, seconds: float = RANDOM_SECONDS)
 
 def _fio(program: str, path: Path, block: int, seconds: float) -> float:
     command = [
-        program, "--name=random", f"--filename={path}", "--readonly", "--rw=randread", f"--bs={block}", "--ioengine=psync",
-        "--invalidate=0", "--time_based", f"--runtime={seconds}", "--randrepeat=0", "--norandommap", "--output-format=json",
+        program, "--name=random", f"--filename={path}", "--readonly", "--rw=randread", f"--bs={block}",
+        "--ioengine=psync", "--invalidate=0", "--time_based", f"--runtime={seconds}", "--randrepeat=0",
+        "--norandommap", "--output-format=json",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout)["jobs"][0]["read"]["iops"])
