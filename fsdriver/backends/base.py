@@ -1,19 +1,17 @@
 """The one interface every storage service is reached through.
 
-A backend speaks *keys* of one container (a bucket, or the file system for ``file://``): it knows nothing of routes, names,
-tiers or caches. Public methods carry the deadline, the retries and the checks after ambiguous failures; an implementation
-supplies the underscored ones, whose errors are already those of `fsdriver.errors`, and says with `BackendError.temporary`
-(or by overriding `is_temporary`) what is worth another try.
+A backend speaks *keys* of one container (a bucket, or the file system for ``file://``): it knows nothing of routes,
+names, tiers or caches. Public methods carry the deadline, the retries and the checks after ambiguous failures; an
+implementation supplies the underscored ones, whose errors are already those of `fsdriver.errors`, and says with
+`BackendError.temporary` (or by overriding `is_temporary`) what is worth another try.
 """
 
 from __future__ import annotations
 
 import asyncio
-import builtins
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.backends import multipart
 from fsdriver.backends.calls import Calls
@@ -21,6 +19,10 @@ from fsdriver.backends.model import ABSENT, Capabilities, Counters, ObjectInfo, 
 from fsdriver.backends.multipart import Part
 from fsdriver.backends.source import Source, md5_of, size_of
 from fsdriver.errors import FsdriverError, NotFound, Stale, Unsupported
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
 __all__ = ["ABSENT", "Backend", "Capabilities", "Counters", "ObjectInfo", "Page", "Part", "Source"]
 
@@ -32,9 +34,9 @@ class Backend(Calls, ABC):
 
     Notes
     -----
-    All methods run on the engine's event loop. Errors are those of `fsdriver.errors` only. ``if_version`` makes a request
-    conditional: None is unconditional, `ABSENT` demands that the key does not exist, anything else that its version is
-    that one; losing raises `Stale`. A missing *container* raises `ContainerMissing`, never `NotFound`.
+    All methods run on the engine's event loop. Errors are those of `fsdriver.errors` only. ``if_version`` makes a
+    request conditional: None is unconditional, `ABSENT` demands that the key does not exist, anything else that its
+    version is that one; losing raises `Stale`. A missing *container* raises `ContainerMissing`, never `NotFound`.
     """
 
     capabilities: Capabilities = Capabilities()
@@ -52,7 +54,7 @@ class Backend(Calls, ABC):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def check(self, prefix: str = "") -> None:
-        """Prove that the container exists and answers for keys under ``prefix``; raises the error that explains what is wrong."""
+        """Prove that the container exists and answers for keys under ``prefix``; raises what explains the failure."""
         await self._call("check", prefix, lambda: self._check(prefix))
 
     async def head(self, key: str) -> ObjectInfo:

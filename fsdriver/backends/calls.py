@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fsdriver.backends.model import Counters
-from fsdriver.backends.retry import RetryPolicy
 from fsdriver.errors import BackendError, FsdriverError, TimedOut
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fsdriver.backends.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -66,8 +69,8 @@ class Calls:
             self.counters.errors += 1
             where = self.location or self.scheme
             raise TimedOut(
-                f"{operation} at {where} was not done after {limit:.3g} s; raise 'timeout' (now {policy.deadline:g} s) of "
-                "this backend if the service is that slow",
+                f"{operation} at {where} was not done after {limit:.3g} s; raise 'timeout' of this backend "
+                f"(now {policy.deadline:g} s) if the service is that slow",
                 key or self.container,
             ) from error
 
@@ -99,9 +102,10 @@ class Calls:
     ) -> T:
         """`_call` for a conditional write: an attempt that failed without an answer may have been carried out.
 
-        If a later attempt then fails for good (its condition is lost, its upload gone), ``own`` tells whether what is there
-        is what we wrote. It runs inside this operation's deadline and slot.
+        If a later attempt then fails for good (its condition is lost, its upload gone), ``own`` tells whether what is
+        there is what we wrote. It runs inside this operation's deadline and slot.
         """
+
         async def careful() -> T:
             nonlocal unanswered
             try:

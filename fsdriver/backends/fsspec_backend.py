@@ -1,25 +1,23 @@
 """Any storage service that has an fsspec file system, as a backend.
 
-fsspec promises less than `Backend` does: conditions are checked and then carried out in two steps (`Capabilities.conditional_put`
-is False), user metadata is not kept, and a put is all or nothing only where the file system's own is. Asynchronous
-file systems run on the event loop, others in threads.
+fsspec promises less than `Backend` does: conditions are checked and then carried out in two steps
+(`Capabilities.conditional_put` is False), user metadata is not kept, and a put is all or nothing only where the file
+system's own is. Asynchronous file systems run on the event loop, others in threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import fsspec.core
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Source
-from fsdriver.backends.retry import RetryPolicy
 from fsdriver.backends.s3_list import nanoseconds
 from fsdriver.backends.source import piece, size_of
 from fsdriver.errors import (
@@ -36,6 +34,11 @@ from fsdriver.errors import (
     Unreachable,
     Unsupported,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fsdriver.backends.retry import RetryPolicy
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +175,9 @@ class FsspecBackend(Backend):
         try:
             await self._do(self.container, "info", self.container)
         except NotFound as error:
-            raise ContainerMissing("the container does not exist; create it or correct the url", self.container) from error
+            raise ContainerMissing(
+                "the container does not exist; create it or correct the url", self.container
+            ) from error
 
     async def _head(self, key: str) -> ObjectInfo:
         try:
@@ -204,7 +209,9 @@ class FsspecBackend(Backend):
         return data
 
     async def _list_page(self, prefix: str, delimiter: bool, start_after: str, token: Any) -> tuple[Page, Any]:
-        found: list[ObjectInfo | str] = token if token is not None else await self._entries(prefix, delimiter, start_after)
+        found: list[ObjectInfo | str] = (
+            token if token is not None else await self._entries(prefix, delimiter, start_after)
+        )
         here, rest = found[:PAGE_SIZE], found[PAGE_SIZE:]
         page = Page([one for one in here if isinstance(one, ObjectInfo)], [one for one in here if isinstance(one, str)])
         return page, rest or None
@@ -225,7 +232,11 @@ class FsspecBackend(Backend):
         for entry in entries:
             info = self._info(entry)
             is_directory = info.key.endswith("/")
-            if info.key.startswith(prefix) and info.key > start_after and (not is_directory or self.capabilities.markers):
+            if (
+                info.key.startswith(prefix)
+                and info.key > start_after
+                and (not is_directory or self.capabilities.markers)
+            ):
                 found[info.key] = info
             if is_directory and delimiter and info.key.startswith(prefix) and info.key != prefix:
                 if info.key > start_after or start_after.startswith(info.key):

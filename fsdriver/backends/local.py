@@ -1,8 +1,9 @@
 """``file://``: a directory as a store. Objects are plain files, ``dir/`` keys are real directories.
 
-A put writes a file under a temporary name in the same directory and renames it. Conditions are exact among the processes of this
-driver, which lock the directory (flock) around compare-and-rename; a new name is made with link(2), which no other program
-can race either. The version is size, mtime and inode: two writes in place within one tick of the clock look alike.
+A put writes a file under a temporary name in the same directory and renames it. Conditions are exact among the
+processes of this driver, which lock the directory (flock) around compare-and-rename; a new name is made with link(2),
+which no other program can race either. The version is size, mtime and inode: two writes in place within one tick of the
+clock look alike.
 """
 
 from __future__ import annotations
@@ -17,11 +18,10 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Source
 from fsdriver.backends.local_attributes import (
@@ -35,8 +35,12 @@ from fsdriver.backends.local_attributes import (
     version_of,
 )
 from fsdriver.backends.local_tree import LocalTree
-from fsdriver.backends.retry import RetryPolicy
 from fsdriver.errors import AccessDenied, Corrupt, IsDirectory, NotFound, Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from fsdriver.backends.retry import RetryPolicy
 
 T = TypeVar("T")
 
@@ -71,7 +75,7 @@ class LocalBackend(Backend):
 
     def __init__(self, root: str, retry: RetryPolicy, *, fsync: bool = True) -> None:
         super().__init__("file", "", "", retry)
-        self.tree = LocalTree(root, self.counters)
+        self.tree = LocalTree(root)
         self._fsync = fsync
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-local")
         self._pid = os.getpid()
@@ -183,9 +187,11 @@ class LocalBackend(Backend):
 
     def _entry(self, key: str, name: str, parent: int) -> ObjectInfo | None:
         try:
-            return self.tree.entry(key, name, parent)
+            info = self.tree.entry(key, name, parent)
         except FileNotFoundError:
             return None  # removed since the directory was read
+        self.counters.hidden += info is None
+        return info
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

@@ -1,8 +1,8 @@
 """Local files as objects: versions from stat(2), metadata as native attributes and one extended attribute.
 
-Mode, owner and modification time of a file are its ``fsdriver-mode``, ``-uid``, ``-gid`` and ``-mtime``. What else an object's
-metadata holds, or what the operating system did not let us set, is kept in ``user.fsdriver.metadata`` (JSON) where the
-file system has extended attributes.
+Mode, owner and modification time of a file are its ``fsdriver-mode``, ``-uid``, ``-gid`` and ``-mtime``. What else an
+object's metadata holds, or what the operating system did not let us set, is kept in ``user.fsdriver.metadata`` (JSON)
+where the file system has extended attributes.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from fsdriver.backends.model import ObjectInfo
@@ -29,6 +28,9 @@ from fsdriver.errors import (
     NotFound,
     ReadOnly,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 METADATA_XATTR: Final = "user.fsdriver.metadata"
 TEMPORARY: Final = ".fsdriver-tmp-"
@@ -71,7 +73,7 @@ def missing_root(root: str) -> ContainerMissing:
 
 
 def version_of(status: os.stat_result) -> str:
-    """Size, modification time in ns and inode number: it changes whenever a file is replaced, and with its time when written."""
+    """Size, modification time in ns and inode number: replacing a file changes it, writing in place too."""
     return f"{status.st_size:x}-{status.st_mtime_ns:x}-{status.st_ino:x}"
 
 

@@ -11,8 +11,7 @@ import fcntl
 import os
 import stat
 import sys
-from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fsdriver.backends.local_attributes import (
     TEMPORARY,
@@ -21,8 +20,12 @@ from fsdriver.backends.local_attributes import (
     missing_root,
     read_metadata,
 )
-from fsdriver.backends.model import Counters, ObjectInfo
 from fsdriver.errors import AccessDenied, InvalidName, NotDirectory, NotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fsdriver.backends.model import ObjectInfo
 
 OUTSIDE: Final = "it leads outside the backend's root directory"
 
@@ -41,15 +44,15 @@ class LocalTree:
     ----------
     root : str
         Absolute path.
-    counters : Counters
-        ``hidden`` counts the symbolic links left out of listings.
+
+    Attributes
+    ----------
     xattrs : bool
         The file system has extended attributes.
     """
 
-    def __init__(self, root: str, counters: Counters) -> None:
+    def __init__(self, root: str) -> None:
         self.root = os.path.normpath(root)
-        self.counters = counters
         self.xattrs = True
         self._real = ""
 
@@ -187,7 +190,7 @@ class LocalTree:
         return info
 
     def entry(self, key: str, name: str, parent: int) -> ObjectInfo | None:
-        """Attributes of ``name`` in an open directory; a directory's key gets a ``/``. None: a link that leads outside."""
+        """Describe ``name`` in an open directory; a directory's key gets a ``/``. None: a link that leads outside."""
         status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             return info_of(f"{key}/", status, None, {})
@@ -196,7 +199,6 @@ class LocalTree:
             # Lexical: the link is shown, never followed here.
             resolved = os.path.normpath(os.path.join(os.path.dirname(f"/{key}"), target))
             if resolved != self.root and not resolved.startswith(f"{self.root.rstrip('/')}/"):
-                self.counters.hidden += 1
                 return None
             return info_of(key, status, target, {})
         stored = self._stored(f"/proc/self/fd/{parent}/{name}" if sys.platform == "linux" else f"/{key}")

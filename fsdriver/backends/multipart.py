@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +14,8 @@ from fsdriver.backends.source import Source, load
 from fsdriver.errors import FsdriverError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from fsdriver.backends.base import Backend, ObjectInfo
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def part_size_for(size: int, preferred: int) -> int:
 
 
 def tag_of_parts(parts: Sequence[Part]) -> str | None:
-    """The ETag S3 gives to an object of these parts (MD5 of their MD5s, a dash, their number), or None if they are no MD5s."""
+    """The ETag S3 gives these parts as one object (MD5 of their MD5s, a dash, their number); None without MD5s."""
     try:
         digests = b"".join(bytes.fromhex(part.tag) for part in parts)
     except ValueError:
@@ -56,7 +57,7 @@ async def upload(
     if_version: str | None,
     content_type: str | None,
 ) -> ObjectInfo:
-    """Send ``source`` in parts, `Backend.parts_in_flight` at a time; no part stays in the store if it fails or is cancelled."""
+    """Send ``source``, `Backend.parts_in_flight` parts at a time; after a failure or cancellation none is left."""
     step = part_size_for(size, backend.part_size)
     beginning = asyncio.create_task(backend.begin_multipart(key, metadata, content_type))
     try:

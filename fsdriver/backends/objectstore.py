@@ -1,7 +1,7 @@
 """S3 and what speaks its protocol: obstore for bytes, the SDK for what obstore cannot, one source of credentials.
 
-obstore (a Rust client) sends GET, HEAD, PUT and bulk deletes of plain keys; `Sdk` does the rest. obstore's threads do not
-survive a fork: `runtime_lost` tells, and `fsdriver.backends.open_backend` then takes the fsspec engine.
+obstore (a Rust client) sends GET, HEAD, PUT and bulk deletes of plain keys; `Sdk` does the rest. obstore's threads do
+not survive a fork: `runtime_lost` tells, and `fsdriver.backends.open_backend` then takes the fsspec engine.
 """
 
 from __future__ import annotations
@@ -9,21 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
 from obstore.store import S3Store
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
-from fsdriver.backends.retry import RetryPolicy
 from fsdriver.backends.s3_errors import failure_of, to_error
 from fsdriver.backends.s3_list import nanoseconds
 from fsdriver.backends.s3_sdk import Sdk, is_plain
-from fsdriver.backends.s3_settings import S3Settings
 from fsdriver.backends.source import load, size_of
 from fsdriver.errors import BackendError, ContainerMissing, Corrupt, NotFound, Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+    from fsdriver.backends.retry import RetryPolicy
+    from fsdriver.backends.s3_settings import S3Settings
 
 T = TypeVar("T")
 

@@ -20,7 +20,16 @@ log = logging.getLogger(__name__)
 
 S3_SCHEMES: Final = {"s3", "s3a"}
 LOCAL_SCHEMES: Final = {"file", "local"}
-EXTRAS: Final = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": "hf"}
+EXTRAS: Final = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "az": "azure",
+    "abfs": "azure",
+    "abfss": "azure",
+    "hf": "hf",
+}
 """Schemes whose packages an extra of this distribution installs."""
 
 _warned: set[str] = set()
@@ -51,7 +60,7 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
     _check_scheme(name, scheme, config.url)
     try:
         if scheme in LOCAL_SCHEMES and config.engine == "auto":
-            from fsdriver.backends.local import LocalBackend  # noqa: PLC0415 - a service's packages load when it is used
+            from fsdriver.backends.local import LocalBackend  # noqa: PLC0415
 
             path = unquote(parts.path)
             return LocalBackend(path, retry, **config.storage_options), path.strip("/")
@@ -70,7 +79,7 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
 
 def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) -> Backend:
     """The S3 client of choice: s3fs if asked for, or where a fork has taken obstore away."""
-    from fsdriver.backends.s3_settings import S3Settings  # noqa: PLC0415
+    from fsdriver.backends.s3_settings import S3Settings  # noqa: PLC0415 - a service's packages load when it is used
 
     settings = S3Settings.from_config(bucket, config)
     if config.engine == "auto":
@@ -81,8 +90,8 @@ def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) 
         if name not in _warned:
             _warned.add(name)
             log.warning(
-                "backend %r: this process was forked from one that already used the fast S3 client, which does not survive "
-                "a fork; going on through s3fs (start workers with 'spawn' or 'forkserver' to keep the fast one)",
+                "backend %r: this process was forked from one that already used the fast S3 client, which does not "
+                "survive a fork; going on through s3fs (start workers with 'spawn' or 'forkserver' to keep it)",
                 name,
             )
     from fsdriver.backends.s3fs_backend import S3fsBackend  # noqa: PLC0415

@@ -7,9 +7,8 @@ pinned by tests against a real server.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.errors import (
     AccessDenied,
@@ -25,6 +24,9 @@ from fsdriver.errors import (
     Unreachable,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
 """In an answer's body, or in obstore's words for one key of a bulk delete."""
@@ -38,7 +40,12 @@ _DENIED: Final = {
     "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AllAccessDisabled",
     "AccountProblem", "RequestTimeTooSkewed", "TokenRefreshRequired", "NotSignedUp",
 }  # fmt: skip
-_REDIRECT: Final = {"PermanentRedirect", "TemporaryRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+_REDIRECT: Final = {
+    "PermanentRedirect",
+    "TemporaryRedirect",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}
 _AGAIN: Final = {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "InternalError", "IncompleteBody"}
 
 
@@ -51,7 +58,8 @@ class Failure:
     status : int
         HTTP status; 0 where no answer came.
     code : str
-        S3's error code, or the kind of the transport's failure (``Connect``, ``Timeout``, ``Interrupted`` …), or ``""``.
+        S3's error code, or the kind of the transport's failure (``Connect``, ``Timeout``, ``Interrupted`` …), or
+        ``""``.
     detail : str
         The service's or the client's own words, one line.
     retry_after : float or None
@@ -77,7 +85,13 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(301, "PermanentRedirect", "the service redirects to another region")
     if name == "UnauthenticatedError":
         return Failure(0, "AccessDenied", text.splitlines()[0])
-    label = code.group(1) or code.group(2) if code else _transport(name, text, kind.group(1) if kind else "") if not number else ""
+    label = (
+        code.group(1) or code.group(2)
+        if code
+        else _transport(name, text, kind.group(1) if kind else "")
+        if not number
+        else ""
+    )
     return Failure(number, label, message.group(1) if message else text.split("\n", 1)[0])
 
 
@@ -89,7 +103,13 @@ def _transport(name: str, text: str, kind: str) -> str:
         return kind
     if name in {"EndpointConnectionError", "NewConnectionError", "MaxRetryError", "ProxyConnectionError", "SSLError"}:
         return "Connect"
-    if name in {"ConnectionClosedError", "ProtocolError", "HTTPClientError", "ResponseStreamingError", "IncompleteReadError"}:
+    if name in {
+        "ConnectionClosedError",
+        "ProtocolError",
+        "HTTPClientError",
+        "ResponseStreamingError",
+        "IncompleteReadError",
+    }:
         return "Interrupted"
     if name == "NoCredentialsError":
         return "AccessDenied"
@@ -133,7 +153,9 @@ def to_error(failure: Failure, key: str, bucket: str, location: str) -> Fsdriver
     said += f" ({failure.detail})" if failure.detail else ""
     error: FsdriverError
     if code == "NoSuchBucket" or (status == 404 and not key):
-        error = ContainerMissing(f"the bucket {bucket!r} does not exist at {location}; create it or correct the url", path)
+        error = ContainerMissing(
+            f"the bucket {bucket!r} does not exist at {location}; create it or correct the url", path
+        )
     elif code == "NoSuchUpload":
         error = BackendError("the multipart upload was removed before it was complete; write the object again", path)
     elif code == "NoSuchKey" or status == 404:
@@ -142,21 +164,26 @@ def to_error(failure: Failure, key: str, bucket: str, location: str) -> Fsdriver
         error = Stale("the object was changed by someone else meanwhile; read it again", path)
     elif code in _REDIRECT or status in {301, 307}:
         error = BackendError(f"{said}: the bucket {bucket!r} is in another region; set 'region' of the backend", path)
+    elif code in {"QuotaExceeded", "InsufficientStorage"} or status == 507:
+        error = NoSpace(f"{said}; the bucket {bucket!r} is full", path)
     elif code in _DENIED or status in {401, 403}:
         error = AccessDenied(
-            f"{said}; check access_key_id and secret_access_key (or AWS_*), their rights on bucket {bucket!r}, and the clock",
+            f"{said}; check access_key_id and secret_access_key (or AWS_*), their rights on bucket {bucket!r}, and the "
+            "clock",
             path,
         )
     elif code in _THROTTLED or status in {429, 503}:
         error = Throttled(f"{said}: the service asks for fewer requests", path)
     elif code == "KeyTooLongError":
         error = NameTooLong(f"{said}; S3 keys have at most 1,024 bytes", path)
-    elif code in {"QuotaExceeded", "InsufficientStorage"} or status == 507:
-        error = NoSpace(f"{said}; the bucket {bucket!r} is full", path)
     elif code == "Connect":
-        error = Unreachable(f"no connection to {location}: check 'endpoint', the network and that the service runs", path)
+        error = Unreachable(
+            f"no connection to {location}: check 'endpoint', the network and that the service runs", path
+        )
     elif code == "Timeout":
-        error = TimedOut(f"{location} gave no answer in time; raise 'timeout' or 'connect_timeout' if it is that slow", path)
+        error = TimedOut(
+            f"{location} gave no answer in time; raise 'timeout' or 'connect_timeout' if it is that slow", path
+        )
     elif code in {"Interrupted", "Request", "Decode"} and not status:
         error = Unreachable(f"the connection to {location} broke: {failure.detail}", path)
     else:

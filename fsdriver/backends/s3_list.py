@@ -2,16 +2,16 @@
 
 A ListObjectsV2 request is signed by the SDK (a presigned URL), sent through its connections and its answer parsed with
 expat: the SDK's own parser takes some fifteen times the processor time, and obstore's lister drops the ``/`` of markers
-and fails on any key it does not accept. Keys travel percent-encoded (``encoding-type=url``), so control characters in them are valid XML.
+and fails on any key it does not accept. Keys travel percent-encoded (``encoding-type=url``), so control characters in
+them are valid XML.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_plus
 from xml.parsers import expat
 
@@ -22,8 +22,12 @@ from botocore.utils import get_environ_proxies
 
 from fsdriver.backends.model import ObjectInfo, Page
 from fsdriver.backends.s3_errors import failure_of, failure_of_answer, to_error
-from fsdriver.backends.s3_settings import S3Settings
 from fsdriver.errors import BackendError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fsdriver.backends.s3_settings import S3Settings
 
 PAGE_SIZE: Final = 1000
 SIGNATURE_LIFE: Final = 900

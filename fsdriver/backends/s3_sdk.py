@@ -1,7 +1,7 @@
 """What the service's own SDK does for a bucket: everything obstore cannot, in a small pool of threads.
 
-Multipart uploads with conditional completion, copies with metadata and conditions, conditional deletes, and any object whose key
-obstore refuses or changes (`is_plain`). All methods of `Sdk` block; `Sdk.call` runs them off the event loop.
+Multipart uploads with conditional completion, copies with metadata and conditions, conditional deletes, and any object
+whose key obstore refuses or changes (`is_plain`). All methods of `Sdk` block; `Sdk.call` runs them off the event loop.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.backends.multipart import Part, part_size_for
 from fsdriver.backends.s3_errors import failure_of, to_error
 from fsdriver.backends.s3_list import Lister, nanoseconds
-from fsdriver.backends.s3_settings import S3Settings
 from fsdriver.backends.source import Source, piece, size_of
 from fsdriver.errors import BackendError, Stale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from fsdriver.backends.s3_settings import S3Settings
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ KEPT_HEADERS: Final = ("CacheControl", "ContentDisposition", "ContentEncoding", 
 
 
 def is_plain(key: str) -> bool:
-    """Whether obstore sends ``key`` unchanged: relative segments that are neither empty nor dots, no control characters."""
+    """Whether obstore sends ``key`` unchanged: no empty segments, none of dots, no control characters."""
     if not key.isprintable() and any(ord(character) < 0x20 or ord(character) == 0x7F for character in key):
         return False
     return not any(segment in {"", ".", ".."} for segment in key.split("/"))
@@ -73,7 +76,7 @@ class Sdk:
             return self._client
 
     def _make_client(self) -> Any:
-        from botocore import UNSIGNED  # noqa: PLC0415 - boto3 is slow to import and often not needed
+        from botocore import UNSIGNED  # noqa: PLC0415
         from botocore.config import Config  # noqa: PLC0415
 
         settings = self._settings
@@ -166,7 +169,9 @@ class Sdk:
         )
         for failed in answer.get("Errors", ()):
             error = {"Error": {"Code": failed.get("Code"), "Message": failed.get("Message")}}
-            raise to_error(failure_of(_ReportedError(error)), failed.get("Key", ""), self._bucket, self._settings.location)
+            raise to_error(
+                failure_of(_ReportedError(error)), failed.get("Key", ""), self._bucket, self._settings.location
+            )
 
     def sign(self, key: str, expires: int) -> str:
         url: str = self.client().generate_presigned_url(
@@ -177,9 +182,7 @@ class Sdk:
     # -- multipart -----------------------------------------------------------------------------------------------------
 
     def begin(self, key: str, metadata: Mapping[str, str], headers: Mapping[str, str]) -> str:
-        answer = self.client().create_multipart_upload(
-            Bucket=self._bucket, Key=key, Metadata=dict(metadata), **headers
-        )
+        answer = self.client().create_multipart_upload(Bucket=self._bucket, Key=key, Metadata=dict(metadata), **headers)
         return str(answer["UploadId"])
 
     def upload_part(self, key: str, upload: str, number: int, data: bytes | memoryview) -> Part:
@@ -219,7 +222,7 @@ class Sdk:
         if_version: str | None,
         metadata: Mapping[str, str] | None,
     ) -> ObjectInfo:
-        """Copy what `describe` described; an empty object is simply written (some services cannot copy ``dir/`` markers)."""
+        """Copy what `describe` described; an empty object is written anew (some services cannot copy ``dir/``)."""
         etag, size = original["ETag"].strip('"'), original["ContentLength"]
         if source_version is not None and etag != source_version:
             raise Stale("the source of the copy was changed by someone else meanwhile; read it again", source)
@@ -280,4 +283,3 @@ class _ReportedError(Exception):
     def __init__(self, response: dict[str, Any]) -> None:
         super().__init__()
         self.response = response
-

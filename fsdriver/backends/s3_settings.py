@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -14,17 +13,19 @@ from fsdriver.config.values import reveal
 from fsdriver.errors import AccessDenied, ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fsdriver.config.models import BackendConfig
 
 DEFAULT_REGION: Final = "us-east-1"
 AMAZON: Final = "amazonaws.com"
 CREDENTIAL_LIFE: Final = timedelta(minutes=5)
-"""How long obstore keeps what `Credentials` gave; botocore renews temporary keys at least 10 minutes before they end."""
+"""How long obstore keeps an answer; botocore renews temporary keys at least 10 minutes before they end."""
 
 
 @dataclass(slots=True)
 class Credentials:
-    """Keys for signing: fixed ones, else the standard chain of AWS (environment, profile, web identity, container, instance).
+    """Keys for signing: fixed ones, else the standard chain of AWS (environment, profile, web identity, instance).
 
     Attributes
     ----------
@@ -43,7 +44,7 @@ class Credentials:
     def session(self) -> Any:
         """The boto3 session of these credentials, made at first use: importing boto3 takes a quarter of a second."""
         if self._session is None:
-            import boto3  # noqa: PLC0415 - see above
+            import boto3  # noqa: PLC0415
 
             self._session = boto3.Session(
                 aws_access_key_id=self.key_id, aws_secret_access_key=self.secret, aws_session_token=self.token
@@ -67,9 +68,7 @@ class Credentials:
                 "AWS_SECRET_ACCESS_KEY, or a profile, or anonymous = true for a public bucket"
             )
         frozen = found.get_frozen_credentials()
-        return _answer(
-            frozen.access_key, frozen.secret_key, frozen.token, datetime.now(UTC) + CREDENTIAL_LIFE
-        )
+        return _answer(frozen.access_key, frozen.secret_key, frozen.token, datetime.now(UTC) + CREDENTIAL_LIFE)
 
     async def __call__(self) -> dict[str, Any]:
         """Answer obstore's call for credentials."""

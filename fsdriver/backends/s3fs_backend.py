@@ -1,26 +1,29 @@
 """S3 through s3fs: the engine of forked children, and of ``engine = "fsspec"``.
 
-s3fs supplies the session, the credentials and the event loop; requests go through its asynchronous SDK client with the same
-arguments as those of `fsdriver.backends.s3_sdk`, so that conditions, metadata, markers and any key work as they do there. It
-takes two to three times the processor time of obstore, and survives a fork.
+s3fs supplies the session, the credentials and the event loop; requests go through its asynchronous SDK client with the
+same arguments as those of `fsdriver.backends.s3_sdk`, so that conditions, metadata, markers and any key work as they do
+there. It takes two to three times the processor time of obstore, and survives a fork.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from fsdriver.backends.base import Backend, Capabilities, ObjectInfo, Page, Part, Source
-from fsdriver.backends.retry import RetryPolicy
 from fsdriver.backends.s3_errors import failure_of, to_error
 from fsdriver.backends.s3_list import PAGE_SIZE, nanoseconds
 from fsdriver.backends.s3_sdk import KEPT_HEADERS, conditions
-from fsdriver.backends.s3_settings import S3Settings
 from fsdriver.backends.source import load, size_of
 from fsdriver.errors import BackendError, ContainerMissing, Corrupt, FsdriverError, NotFound, Stale, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fsdriver.backends.retry import RetryPolicy
+    from fsdriver.backends.s3_settings import S3Settings
 
 BUCKET_TRUST: Final = 10.0
 """Seconds for which an answer proves that the bucket exists; see `fsdriver.backends.objectstore`."""
@@ -222,9 +225,7 @@ class S3fsBackend(Backend):
         return str(answer["UploadId"])
 
     async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
-        answer = await self._send(
-            key, "upload_part", Key=key, UploadId=handle, PartNumber=number, Body=bytes(data)
-        )
+        answer = await self._send(key, "upload_part", Key=key, UploadId=handle, PartNumber=number, Body=bytes(data))
         return Part(number, answer["ETag"].strip('"'))
 
     async def _complete_multipart(
@@ -245,7 +246,7 @@ def _headers(content_type: str | None) -> dict[str, str]:
 
 
 def _make_filesystem(settings: S3Settings, options: Mapping[str, Any]) -> Any:
-    import s3fs  # noqa: PLC0415 - an extra
+    import s3fs  # noqa: PLC0415
 
     keys = settings.credentials
     return s3fs.S3FileSystem(

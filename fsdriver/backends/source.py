@@ -40,7 +40,9 @@ def piece(source: Source, start: int, size: int) -> bytes | memoryview:
         while filled < size:
             count = os.preadv(descriptor, [view[filled:]], start + filled)
             if count == 0:
-                raise Corrupt(f"the file lost bytes while it was uploaded: {start + filled} of {start + size}", str(source))
+                raise Corrupt(
+                    f"the file lost bytes while it was uploaded: {start + filled} of {start + size}", str(source)
+                )
             filled += count
         return view
     finally:

@@ -18,13 +18,15 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.errors import BackendError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
 
 _children: dict[int, subprocess.Popen[bytes]] = {}
 """Servers this process started and has to reap."""
@@ -135,7 +137,9 @@ class SeaweedFS:
     def __enter__(self) -> S3Service:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def running(self) -> S3Service | None:
@@ -189,7 +193,7 @@ class SeaweedFS:
 
     def _start(self) -> S3Service:
         keys = [secrets.token_hex(10) for _ in range(4)]
-        self._write_identities(*keys)
+        self._write_identities(keys[0], keys[1], keys[2], keys[3])
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = free_ports(8)
@@ -209,7 +213,7 @@ class SeaweedFS:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.directory, start_new_session=True
             )
         _children[process.pid] = process
-        service = S3Service(f"http://127.0.0.1:{s3}", *keys, pid=process.pid)
+        service = S3Service(f"http://127.0.0.1:{s3}", keys[0], keys[1], keys[2], keys[3], process.pid)
         try:
             _wait_until_ready(service, process)
         except BaseException as error:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from fsdriver import runtime
 from fsdriver.backends import ABSENT, Backend, ObjectInfo
 from fsdriver.errors import InvalidName, NotFound, Stale, Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
 
 T = TypeVar("T")
 
@@ -200,7 +202,20 @@ class BackendSuite:
         assert prefixes == [f"{prefix}p/zz/"]
 
     def test_names_with_unusual_characters(self, backend, prefix):
-        names = ["sp ace", "plus+", "100%", "%41", "q?x", "h#x", "ü", "u\u0308", "日本", "a&b<c>", "'\"", "~!@$^*()=,;:[]{}|`"]
+        names = [
+            "sp ace",
+            "plus+",
+            "100%",
+            "%41",
+            "q?x",
+            "h#x",
+            "ü",
+            "u\u0308",
+            "日本",
+            "a&b<c>",
+            "'\"",
+            "~!@$^*()=,;:[]{}|`",
+        ]
         for name in names:
             run(backend.put(prefix + name, name.encode()))
         assert files(backend, prefix) == sorted(names)
@@ -306,7 +321,7 @@ class MultipartSuite:
     def test_cancelling_leaves_no_upload(self, backend, prefix):
         async def cancel_after_the_first_part() -> None:
             task = asyncio.create_task(backend.put(f"{prefix}large", bytes(40 << 20)))
-            while backend.counters.requests.get("upload_part", 0) < 1:
+            while backend.counters.requests.get("upload_part", 0) < 1:  # noqa: ASYNC110 - nothing else to wait for
                 await asyncio.sleep(0)
             task.cancel()
             await asyncio.wait([task])

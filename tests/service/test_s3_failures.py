@@ -9,7 +9,16 @@ import socket
 import pytest
 
 from fsdriver.backends import ABSENT, RetryPolicy, open_backend
-from fsdriver.errors import AccessDenied, BackendError, ContainerMissing, NotFound, Stale, Throttled, TimedOut, Unreachable
+from fsdriver.errors import (
+    AccessDenied,
+    BackendError,
+    ContainerMissing,
+    NotFound,
+    Stale,
+    Throttled,
+    TimedOut,
+    Unreachable,
+)
 from fsdriver.testing.servers import free_ports
 from tests.servers import FaultyProxy
 from tests.service.backend_suite import files, listing, run
@@ -70,8 +79,7 @@ def operations(backend):
 
 
 async def first_page(backend):
-    async for page in backend.list(""):
-        return page
+    return [page async for page in backend.list("")]
 
 
 def test_a_missing_bucket_is_never_a_missing_key_nor_an_empty_tree(make):
@@ -97,7 +105,12 @@ def test_read_only_credentials_read_but_do_not_write(make, s3_server):
     reader = make(access_key_id=s3_server.reader_access_key, secret_access_key=s3_server.reader_secret_key)
     assert bytes(run(reader.get("key"))) == b"content"
     assert [one.key for one in listing(reader, "")[0]] == ["key"]
-    for operation in (reader.put("key", b"x"), reader.delete("key"), reader.copy("key", "other"), reader.put("d/", b"")):
+    for operation in (
+        reader.put("key", b"x"),
+        reader.delete("key"),
+        reader.copy("key", "other"),
+        reader.put("d/", b""),
+    ):
         with pytest.raises(AccessDenied):
             run(operation)
 
@@ -118,9 +131,7 @@ def test_a_silent_endpoint_fails_within_the_timeout(make):
         backend = make(endpoint=f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.5)
 
         async def all_at_once():
-            return await asyncio.wait_for(
-                asyncio.gather(*operations(backend), return_exceptions=True), timeout=20
-            )
+            return await asyncio.wait_for(asyncio.gather(*operations(backend), return_exceptions=True), timeout=20)
 
         for error in run(all_at_once()):
             assert isinstance(error, TimedOut)
@@ -266,9 +277,7 @@ def test_the_standard_variables_and_profiles_are_honoured(s3_server, s3_bucket, 
         )
         monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
         monkeypatch.setenv("AWS_PROFILE", "work")
-    config = s3_config(
-        s3_server, s3_bucket, engine=engine, endpoint=None, access_key_id=None, secret_access_key=None
-    )
+    config = s3_config(s3_server, s3_bucket, engine=engine, endpoint=None, access_key_id=None, secret_access_key=None)
     backend, _ = open_backend("test", config)
     assert backend.location == s3_server.endpoint
     run(backend.put("plain", b"1"))
