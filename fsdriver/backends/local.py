@@ -16,7 +16,6 @@ import itertools
 import logging
 import os
 import secrets
-import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,13 +26,13 @@ from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Pa
 from fsdriver.backends.local_attributes import (
     TEMPORARY,
     apply_metadata,
-    discard,
     has_xattrs,
     info_of,
     read_metadata,
     to_error,
     version_of,
 )
+from fsdriver.backends.local_files import STEP, discard, fill, link
 from fsdriver.backends.local_tree import LocalTree
 from fsdriver.errors import AccessDenied, Corrupt, IsDirectory, NotFound, Stale
 
@@ -48,7 +47,6 @@ log = logging.getLogger(__name__)
 
 PAGE_SIZE: Final = 1000
 THREADS: Final = 8
-_STEP: Final = 8 << 20
 
 
 class LocalBackend(Backend):
@@ -123,7 +121,7 @@ class LocalBackend(Backend):
             view = memoryview(bytearray(max(0, stop - start)))
             filled = 0
             while filled < len(view):
-                count = os.preadv(descriptor, [view[filled : filled + _STEP]], start + filled)
+                count = os.preadv(descriptor, [view[filled : filled + STEP]], start + filled)
                 if count == 0:
                     raise Corrupt(f"the file lost bytes while it was read: {start + filled} of {stop}", key)
                 filled += count
@@ -216,7 +214,7 @@ class LocalBackend(Backend):
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                _fill(descriptor, source)
+                fill(descriptor, source)
                 self._set_attributes(descriptor, key, metadata)
                 if self._fsync:
                     os.fsync(descriptor)
@@ -239,7 +237,7 @@ class LocalBackend(Backend):
         """Give a finished file its name, if the condition holds."""
         fcntl.flock(parent, fcntl.LOCK_EX)  # until the caller closes it
         self._demand(key, name, parent, if_version)
-        if if_version != ABSENT or not _link(temporary, name, parent, key):
+        if if_version != ABSENT or not link(temporary, name, parent, key):
             os.rename(temporary, name, src_dir_fd=parent, dst_dir_fd=parent)
         if self._fsync:
             os.fsync(parent)
@@ -320,36 +318,3 @@ class LocalBackend(Backend):
             return self._write(target, Path(f"/proc/self/fd/{descriptor}"), kept, if_version)
         finally:
             os.close(descriptor)
-
-
-def _link(temporary: str, name: str, parent: int, key: str) -> bool:
-    """Give a finished file a new name in one step; False where the file system has no hard links."""
-    try:
-        os.link(temporary, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
-    except FileExistsError:
-        raise Stale("the file exists already", key) from None
-    except OSError as error:
-        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}:
-            raise
-        return False
-    os.unlink(temporary, dir_fd=parent)
-    return True
-
-
-def _fill(descriptor: int, source: Source) -> None:
-    """Write a source into a new file; files are copied by the kernel, sharing blocks where it can."""
-    if not isinstance(source, Path):
-        view = memoryview(source).cast("B")
-        while view:
-            view = view[os.write(descriptor, view[:_STEP]) :]
-        return
-    with source.open("rb", buffering=0) as file:
-        try:
-            while os.copy_file_range(file.fileno(), descriptor, 1 << 30):
-                pass
-        except OSError as error:
-            # Between some file systems the kernel cannot copy; nothing was copied then.
-            if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
-                raise
-            with open(descriptor, "wb", closefd=False) as out:
-                shutil.copyfileobj(file, out, _STEP)

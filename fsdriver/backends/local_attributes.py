@@ -7,7 +7,6 @@ where the file system has extended attributes.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -169,9 +168,3 @@ def _apply_owner(descriptor: int, metadata: Mapping[str, str]) -> dict[str, str]
         except PermissionError:
             refused[name] = metadata[name]
     return refused
-
-
-def discard(name: str, directory: int) -> None:
-    """Remove an unfinished file."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=directory)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final
 
 from fsdriver.backends.local_attributes import (
     TEMPORARY,
-    discard,
     info_of,
     missing_root,
     read_metadata,
 )
+from fsdriver.backends.local_files import discard
 from fsdriver.errors import AccessDenied, InvalidName, NotDirectory, NotFound
 
 if TYPE_CHECKING:

@@ -1,0 +1,57 @@
+"""Writing one local file under a temporary name, and giving it its own."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fsdriver.errors import Stale
+
+if TYPE_CHECKING:
+    from fsdriver.backends.source import Source
+
+STEP: Final = 8 << 20
+"""Bytes of one system call."""
+
+
+def discard(name: str, directory: int) -> None:
+    """Remove an unfinished file."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+
+
+def link(temporary: str, name: str, parent: int, key: str) -> bool:
+    """Give a finished file a new name in one step; False where the file system has no hard links."""
+    try:
+        os.link(temporary, name, src_dir_fd=parent, dst_dir_fd=parent, follow_symlinks=False)
+    except FileExistsError:
+        raise Stale("the file exists already", key) from None
+    except OSError as error:
+        if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS}:
+            raise
+        return False
+    os.unlink(temporary, dir_fd=parent)
+    return True
+
+
+def fill(descriptor: int, source: Source) -> None:
+    """Write a source into a new file; files are copied by the kernel, sharing blocks where it can."""
+    if not isinstance(source, Path):
+        view = memoryview(source).cast("B")
+        while view:
+            view = view[os.write(descriptor, view[:STEP]) :]
+        return
+    with source.open("rb", buffering=0) as file:
+        try:
+            while os.copy_file_range(file.fileno(), descriptor, 1 << 30):
+                pass
+        except OSError as error:
+            # Between some file systems the kernel cannot copy; nothing was copied then.
+            if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+                raise
+            with open(descriptor, "wb", closefd=False) as out:
+                shutil.copyfileobj(file, out, STEP)
