@@ -26,7 +26,7 @@ from fsdriver.entry import Kind
 from fsdriver.errors import AlreadyExists, ConfigError, IsDirectory
 from fsdriver.fsspec_face.changing import Changing
 from fsdriver.fsspec_face.listing import Listing
-from fsdriver.fsspec_face.reading import ReadFile
+from fsdriver.fsspec_face.reading import DecompressedFile, ReadFile
 from fsdriver.fsspec_face.targets import Namespace
 from fsdriver.fsspec_face.transfer import Transfer
 from fsdriver.fsspec_face.writing import CompressedFile, TextFile, UpdateFile, WriteFile, open_staged
@@ -181,7 +181,7 @@ class TierFileSystem(Listing, Transfer, Changing, ChainedFileSystem):
         codec = get_compression(path, compression)
         if codec is not None:
             outer = compr[codec](file, mode=binary[0])
-            file = CompressedFile(outer, file) if writes else outer
+            file = CompressedFile(outer, file) if writes else DecompressedFile(outer, file)
         return file if "b" in mode else TextFile(file, **text)
 
     def _open(self, path: str, mode: str = "rb", *args: Any, autocommit: bool = True, **kwargs: Any) -> Any:

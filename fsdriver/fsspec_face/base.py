@@ -75,8 +75,8 @@ class Face(AsyncFileSystem):
         -------
         dict
             ``name``, ``size`` (bytes), ``type``, ``mode`` (with type bits), ``uid``, ``gid``, ``mtime``,
-            ``created`` (seconds since the epoch), ``ino``, ``nlink``, ``islink``; ``destination`` of a link, ``ETag`` of a file that
-            is in the store.
+            ``created`` (seconds since the epoch), ``ino``, ``nlink``, ``islink``; ``destination`` of a link, ``ETag``
+            of a file that is in the store.
         """
         shown = followed if followed is not None and followed.kind is Kind.FILE else entry
         info: dict[str, Any] = {

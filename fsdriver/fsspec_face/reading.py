@@ -118,6 +118,19 @@ class ReadFile(io.BufferedReader):
         return _reopen, (self.fs, self.path, self.tell())
 
 
+class DecompressedFile(io.BufferedReader):
+    """A decompressor over a file: closes both."""
+
+    def __init__(self, outer: Any, inner: ReadFile) -> None:
+        super().__init__(outer, FETCHED_BUFFER)
+        self._inner = inner
+
+    def close(self) -> None:
+        """Close the decompressor and the file."""
+        super().close()
+        self._inner.close()
+
+
 def _own_descriptor(reader: AnyReader) -> int | None:
     if isinstance(reader, StagedReader):
         return os.dup(reader.fileno())

@@ -205,7 +205,7 @@ class CompressedFile(io.BufferedIOBase):
         return len(data) if written is None else written
 
     def flush(self) -> None:
-        if not self.closed:
+        if not self._outer.closed:
             self._outer.flush()
 
     def tell(self) -> int:

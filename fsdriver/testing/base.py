@@ -13,6 +13,8 @@ class Abilities:
 
     Attributes
     ----------
+    handles : bool
+        Open files have a position of their own, refuse what their mode does not allow, and stay closed.
     append, update, exclusive : bool
         Modes ``ab``, ``r+b`` and ``xb``.
     abort : bool
@@ -29,10 +31,13 @@ class Abilities:
         ``modified`` tells the last change.
     shares_between_processes : bool
         Another process sees the same files.
+    empty_ranges : bool
+        A range without bytes is no error.
     forks : bool
         An instance made before ``fork`` works in the child.
     """
 
+    handles: ClassVar[bool] = True
     append: ClassVar[bool] = True
     update: ClassVar[bool] = True
     exclusive: ClassVar[bool] = True
@@ -44,6 +49,7 @@ class Abilities:
     moves_trees: ClassVar[bool] = True
     timestamps: ClassVar[bool] = True
     shares_between_processes: ClassVar[bool] = True
+    empty_ranges: ClassVar[bool] = True
     forks: ClassVar[bool] = True
 
     def needs(self, *abilities: str) -> None:
