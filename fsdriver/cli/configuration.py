@@ -18,9 +18,7 @@ def config() -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 def check(file: Path | None) -> int:
     """Check FILE, or the configuration found in the usual places, and show the tree it makes."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from fsdriver.cli.output import print_table
     from fsdriver.config import find_config, load
 
     found = find_config(file)
@@ -30,13 +28,11 @@ def check(file: Path | None) -> int:
     for path in found:
         click.echo(f"{path}: ok")
     if loaded.route:
-        table = Table("route", "tiers", "write", "ttl", "policy")
+        rows = []
         for route in sorted(loaded.route, key=lambda item: item.path):
-            urls = [f"{name} ({loaded.backend[name].url})" for name in route.tiers]
-            table.add_row(
-                route.path, "\n".join(urls), route.write or "back / through", f"{route.ttl:g} s", route.policy
-            )
-        Console(soft_wrap=True).print(table)
+            urls = "\n".join(f"{name} ({loaded.backend[name].url})" for name in route.tiers)
+            rows.append((route.path, urls, route.write or "back / through", f"{route.ttl:g} s", route.policy))
+        print_table(("route", "tiers", "write", "ttl", "policy"), rows)
     problems = _unreadable_secrets(loaded)
     for problem in problems:
         click.echo(f"fsdriver: {problem}", err=True)

@@ -120,7 +120,7 @@ class Demo:
                 await backend.close()
             return [item.key.removeprefix(f"{prefix}/") for page in pages for item in page.objects]
 
-        ordinary = [key for key in run(keys()) if not key.startswith(".fsdriver/") and not key.endswith("/")]
+        ordinary = [key for key in run(keys()) if key and not key.startswith(".fsdriver/") and not key.endswith("/")]
         return ", ".join(ordinary)
 
     def is_mounted(self) -> bool:
@@ -139,8 +139,7 @@ def demo() -> None:
 @click.option("--folder", type=click.Path(path_type=Path), default=Path(".demo"))
 def start(bucket: str, folder: Path) -> None:
     """Make, mount, write and read; the mount stays."""
-    from rich.console import Console
-    from rich.table import Table
+    from fsdriver.cli.output import print_table
 
     shown = Demo(folder.resolve())
     if shown.is_mounted():
@@ -152,16 +151,12 @@ def start(bucket: str, folder: Path) -> None:
     shown.step("fsdriver sync", shown.sync)
     shown.step("pandas.read_csv('tier:///sales.csv')", shown.pandas)
     shown.step("objects in the bucket", shown.objects)
-    table = Table("step", "what came out", "time", title="fsdriver demo")
-    for row in shown.rows:
-        table.add_row(*row)
-    console = Console()
-    console.print(table)
+    print_table(("step", "what came out", "time"), shown.rows, title="fsdriver demo")
     program = shlex.join([_short(Path(part)) for part in fsdriver()])
-    console.print(f"\nThe mount stays: ls -l {_short(shown.mountpoint)}", highlight=False)
-    console.print(f"Unmount:         {program} umount {_short(shown.mountpoint)}", highlight=False, soft_wrap=True)
+    click.echo(f"\nThe mount stays: ls -l {_short(shown.mountpoint)}")
+    click.echo(f"Unmount:         {program} umount {_short(shown.mountpoint)}")
     if bucket == "s3":
-        console.print("and its server:  make demo-stop", highlight=False)
+        click.echo("and its server:  make demo-stop")
 
 
 @demo.command()

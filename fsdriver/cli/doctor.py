@@ -218,12 +218,7 @@ def _effective_capabilities(status: Path) -> int:
 
 
 def _show(findings: list[Finding]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from fsdriver.cli.output import print_table
 
-    styles = {Level.OK: "green", Level.NOTE: "yellow", Level.FAIL: "bold red"}
-    table = Table("", "subject", "finding", "remedy", box=None)
-    for finding in findings:
-        level = f"[{styles[finding.level]}]{finding.level}[/]"
-        table.add_row(level, finding.subject, finding.text, finding.remedy)
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    rows = [(finding.level, finding.subject, finding.text, finding.remedy) for finding in findings]
+    print_table(("", "subject", "finding", "remedy"), rows)

@@ -125,16 +125,19 @@ def _ask(mount: Mounted) -> dict[str, Any]:
 
 
 def _show(answers: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from fsdriver.cli.output import print_table
 
-    table = Table("mount point", "source", "state", "pending", "passthrough")
-    for answer in answers:
-        table.add_row(
+    rows = [
+        (
             answer["mountpoint"],
             answer["source"],
-            answer.get("error") or str(answer.get("state", "mounted")),
+            "no answer" if "error" in answer else str(answer.get("state", "mounted")),
             str(answer.get("pending", "")),
             str(answer.get("passthrough", "")),
         )
-    Console().print(table)
+        for answer in answers
+    ]
+    print_table(("mount point", "source", "state", "pending", "passthrough"), rows)
+    for answer in answers:
+        if "error" in answer:
+            click.echo(f"fsdriver: {answer['error']}", err=True)

@@ -1,3 +1,0 @@
-"""Plugins of the whole test suite."""
-
-from __future__ import annotations

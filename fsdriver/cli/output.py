@@ -1,0 +1,24 @@
+"""Tables that lose nothing: long cells are folded, and output that is no terminal is not squeezed into 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+PLAIN_WIDTH = 160
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
+    """Print one table to stdout."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title)
+    for header in headers:
+        table.add_column(header, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PLAIN_WIDTH)
+    console.print(table)
