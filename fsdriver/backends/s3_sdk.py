@@ -17,7 +17,7 @@ from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.backends.multipart import Part, part_size_for
 from fsdriver.backends.s3_errors import failure_of, to_error
 from fsdriver.backends.s3_list import Lister, nanoseconds
-from fsdriver.backends.source import Source, piece, size_of
+from fsdriver.backends.source import Source, body, piece, size_of
 from fsdriver.errors import BackendError, Stale
 
 if TYPE_CHECKING:
@@ -148,9 +148,13 @@ class Sdk:
         self, key: str, source: Source, metadata: Mapping[str, str], if_version: str | None, headers: Mapping[str, str]
     ) -> ObjectInfo:
         size = size_of(source)
-        body = bytes(piece(source, 0, size))
         answer = self.client().put_object(
-            Bucket=self._bucket, Key=key, Body=body, Metadata=dict(metadata), **headers, **conditions(if_version)
+            Bucket=self._bucket,
+            Key=key,
+            Body=body(piece(source, 0, size)),
+            Metadata=dict(metadata),
+            **headers,
+            **conditions(if_version),
         )
         return ObjectInfo(key, size, time.time_ns(), answer["ETag"].strip('"'), dict(metadata))
 
@@ -187,7 +191,7 @@ class Sdk:
 
     def upload_part(self, key: str, upload: str, number: int, data: bytes | memoryview) -> Part:
         answer = self.client().upload_part(
-            Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=bytes(data)
+            Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=body(data)
         )
         return Part(number, answer["ETag"].strip('"'))
 

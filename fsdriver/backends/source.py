@@ -56,6 +56,14 @@ async def load(source: Source, start: int, size: int) -> bytes | memoryview:
     return piece(source, start, size)
 
 
+def body(data: bytes | memoryview) -> bytes | bytearray:
+    """What an SDK takes as a body, without a copy where ``data`` is the whole of its buffer."""
+    whole = data.obj if isinstance(data, memoryview) else data
+    if isinstance(whole, bytes | bytearray) and len(whole) == len(data):
+        return whole
+    return bytes(data)
+
+
 def md5_of(source: Source) -> str:
     """Hexadecimal MD5 of a source, the ETag S3 gives to an object of one plain PUT; blocks."""
     digest = hashlib.md5(usedforsecurity=False)
