@@ -16,7 +16,7 @@ from fsdriver.backends.base import Backend, Capabilities, ObjectInfo, Page, Part
 from fsdriver.backends.s3_errors import failure_of, to_error
 from fsdriver.backends.s3_list import PAGE_SIZE, nanoseconds
 from fsdriver.backends.s3_sdk import KEPT_HEADERS, conditions
-from fsdriver.backends.source import body, load, size_of
+from fsdriver.backends.source import load, size_of
 from fsdriver.errors import BackendError, ContainerMissing, Corrupt, FsdriverError, NotFound, Stale, Unsupported
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class S3fsBackend(Backend):
         content_type: str | None,
     ) -> ObjectInfo:
         size = size_of(source)
-        data = body(await load(source, 0, size))
+        data = bytes(await load(source, 0, size))
         answer = await self._write(
             key, "put_object", if_version, Body=data, Metadata=dict(metadata or {}), **_headers(content_type)
         )
@@ -225,7 +225,7 @@ class S3fsBackend(Backend):
         return str(answer["UploadId"])
 
     async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
-        answer = await self._send(key, "upload_part", Key=key, UploadId=handle, PartNumber=number, Body=body(data))
+        answer = await self._send(key, "upload_part", Key=key, UploadId=handle, PartNumber=number, Body=bytes(data))
         return Part(number, answer["ETag"].strip('"'))
 
     async def _complete_multipart(
