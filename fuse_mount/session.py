@@ -202,6 +202,7 @@ class Session:
                 self.reply(unique, result)
         elif isinstance(error, OSError):
             self.fail(unique, error.errno or errno.EIO)
+            log.debug("answered with an error: %r", error)
             if error.errno in {errno.EIO, None}:
                 self.errors += 1
                 log.warning("answered with an input/output error: %s", error)
