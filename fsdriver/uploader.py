@@ -140,8 +140,8 @@ class Uploader:
         """Begin nothing new, let what is under way end, and stop; what is not done stays journaled."""
         await on_loop()
         self._closed = True
-        if self._task is not None:
-            self._task.cancel()
+        if self._task is not None and self._wake is not None:
+            self._wake.set()
             await asyncio.gather(self._task, return_exceptions=True)
         if under_way := self._running | self._flushes:
             _, late = await asyncio.wait(under_way, timeout=CLOSE_PATIENCE)
@@ -189,8 +189,10 @@ class Uploader:
                     for key, error in self._errors.items():
                         if keys(key):
                             raise error
+                    # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._progress.wait(), 0.05 if self._lock_fd is None else IDLE_POLL)
+                        async with asyncio.timeout(0.05 if self._lock_fd is None else IDLE_POLL):
+                            await self._progress.wait()
         finally:
             self._waiting -= 1
 
@@ -208,7 +210,7 @@ class Uploader:
     async def _work(self) -> None:
         assert self._wake is not None
         identity = self.backend.identity
-        while True:
+        while not self._closed:
             self._wake.clear()
             if self._try_lock():
                 for row in self.journal.ready(identity, time.time(), max(0, MAX_IN_FLIGHT - len(self._running))):
@@ -216,7 +218,8 @@ class Uploader:
                     self._spawn(self._running, self._carry_out(row))
                 self._flush_attributes()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_POLL)
+                async with asyncio.timeout(IDLE_POLL):
+                    await self._wake.wait()
 
     def _spawn(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
