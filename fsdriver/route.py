@@ -90,7 +90,12 @@ class Route(NameChanges):
         key = self.content_key(path, entry)
 
         async def fetch(start: int, end: int) -> memoryview:
-            return await self.backend.get(key.key, start, end, key.version)
+            try:
+                return await self.backend.get(key.key, start, end, key.version)
+            except (Stale, NotFound):
+                # Another writer was there: who looks the name up again must not be told of this version once more.
+                self.memory.forget_entry(path)
+                raise
 
         return self.services.cache.reader(key, fetch)
 
@@ -378,6 +383,9 @@ class Route(NameChanges):
         if row.action in (Action.PUT, Action.COPY):
             known = self.cached(path)
             ours = known is not None and path not in self.uncommitted
+            if row.staging is not None and staging is None:
+                # The file moved while it was sent and is sent again: until then its bytes are those in staging.
+                return
             if (
                 ours
                 and known is not None
