@@ -113,14 +113,6 @@ class TierFileSystem(Listing, Transfer, Changing, ChainedFileSystem):
             return [cls._strip_protocol(one) for one in path]
         return stringify_path(path).removeprefix("tier://").removeprefix("tier::").strip("/")
 
-    def unstrip_protocol(self, name: str) -> str:
-        """The full URL of a path, of a chain with its inner protocol."""
-        inner = self._namespace.protocol
-        if inner is None:
-            return f"tier://{self._strip_protocol(name)}"
-        path = self._strip_protocol(name)
-        return f"tier::{path}" if "://" in path else f"tier::{inner}://{path}"
-
     @property
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """The loop synchronous calls run on; after a fork, the child's own."""

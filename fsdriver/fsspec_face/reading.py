@@ -97,13 +97,13 @@ class ReadFile(io.BufferedReader):
         self.fs = fs
         self.path = path
         self.size = reader.size
+        self._entry = entry
         descriptor = _own_descriptor(reader)
         if descriptor is None:
             super().__init__(FetchedRaw(reader), FETCHED_BUFFER)
         else:
             reader.close()
             super().__init__(LocalRaw(descriptor, "rb"))
-        self._entry = entry
 
     @property
     def full_name(self) -> str:
@@ -113,6 +113,11 @@ class ReadFile(io.BufferedReader):
     def info(self) -> dict[str, Any]:
         """Attributes of the file as it was opened."""
         return self.fs.describe(self.path, self._entry)
+
+    def __del__(self) -> None:
+        # Closing a descriptor that was only read is nothing to warn about: pyarrow and others drop their readers.
+        if hasattr(self, "_entry"):
+            self.close()
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _reopen, (self.fs, self.path, self.tell())
