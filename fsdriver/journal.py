@@ -321,12 +321,13 @@ class Journal:
         with self.transaction():
             self._db.execute("DELETE FROM pending WHERE store=? AND key=?", (store, key))
 
-    def set_inflight(self, row: Pending, inflight: bool) -> None:
-        """Mark a row as being carried out."""
+    def claim(self, row: Pending) -> bool:
+        """Mark a row as being carried out; False if it was replaced or forgotten since it was read."""
         with self.transaction():
-            self._db.execute(
-                "UPDATE pending SET inflight=? WHERE store=? AND key=?", (int(inflight), row.store, row.key)
-            )
+            changed = self._db.execute(
+                "UPDATE pending SET inflight=1 WHERE store=? AND key=? AND seq=?", (row.store, row.key, row.seq)
+            ).rowcount
+        return bool(changed)
 
     def reset_inflight(self, store: str) -> None:
         """A new holder of the uploader's lock begins: what a dead one had under way is to be done again.
@@ -356,14 +357,23 @@ class Journal:
             )
             return False
 
-    def postpone(self, row: Pending, not_before: float, error: str) -> None:
-        """A row failed: try again not before a time (seconds since the epoch)."""
+    def postpone(self, row: Pending, not_before: float, error: str) -> bool:
+        """A row failed: try again not before a time (seconds since the epoch).
+
+        Returns
+        -------
+        bool
+            False if the row was replaced or forgotten meanwhile: what failed is owed no more, its successor can go at once.
+        """
         with self.transaction():
+            current = self.get(row.store, row.key)
+            same = current is not None and current.seq == row.seq
             self._db.execute(
-                "UPDATE pending SET inflight=0, attempts=attempts+1, not_before=?, error=?, "
+                "UPDATE pending SET inflight=0, attempts=attempts+?, not_before=?, error=?, "
                 "base=CASE WHEN base=? THEN NULL ELSE base END WHERE store=? AND key=?",
-                (not_before, error, UNKNOWN, row.store, row.key),
+                (int(same), not_before if same else 0, error if same else None, UNKNOWN, row.store, row.key),
             )
+        return same
 
     def write_attributes(self, changes: Iterable[AttributeChange]) -> None:
         """Set records that attribute objects lack."""

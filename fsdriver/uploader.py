@@ -214,8 +214,8 @@ class Uploader:
             self._wake.clear()
             if self._try_lock():
                 for row in self.journal.ready(identity, time.time(), max(0, MAX_IN_FLIGHT - len(self._running))):
-                    self.journal.set_inflight(row, True)
-                    self._spawn(self._running, self._carry_out(row))
+                    if self.journal.claim(row):
+                        self._spawn(self._running, self._carry_out(row))
                 self._flush_attributes()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_POLL):
@@ -283,8 +283,8 @@ class Uploader:
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
-            self.journal.postpone(row, time.time() + delay, str(error))
-            self._failed(row.key, known)
+            if self.journal.postpone(row, time.time() + delay, str(error)):
+                self._failed(row.key, known)
         else:
             self._errors.pop(row.key, None)
             self._done(row, version, sealed)
@@ -375,6 +375,8 @@ class Uploader:
         self.counters.conflicts += 1
         kept = ""
         with self.journal.transaction():
+            # What was written since the losing request began is the state to keep.
+            row = self.journal.get(row.store, row.key) or row
             self.journal.forget(row.store, row.key)
             if row.action is Action.PUT and row.staging is not None:
                 suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%S')}-{row.seq}"

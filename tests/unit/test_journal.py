@@ -50,7 +50,7 @@ def test_a_later_change_of_a_key_keeps_what_the_store_is_known_to_hold(journal: 
 
 def test_a_change_during_the_upload_learns_the_uploaded_version(journal: Journal) -> None:
     first = journal.write(put("a"))
-    journal.set_inflight(first, True)
+    assert journal.claim(first)
     second = journal.write(delete("a", base=""))
     assert (second.base, second.inflight) == (UNKNOWN, True)
     assert ready(journal) == []
@@ -97,8 +97,28 @@ def test_a_failed_row_waits_for_its_time(journal: Journal) -> None:
     assert (failed.attempts, failed.error) == (1, "no connection")
 
 
+def test_a_row_that_was_replaced_or_forgotten_is_not_carried_out(journal: Journal) -> None:
+    first = journal.write(put("a"))
+    second = journal.write(put("a", staging="/staging/2"))
+    assert not journal.claim(first)
+    assert journal.claim(second)
+    journal.forget(STORE, "a")
+    assert not journal.claim(second)
+
+
+def test_the_failure_of_a_replaced_row_does_not_hold_back_its_successor(journal: Journal) -> None:
+    first = journal.write(put("a"))
+    assert journal.claim(first)
+    second = journal.write(put("a", staging="/staging/2"))
+    assert journal.postpone(first, 50.0, "its file is gone") is False
+    assert ready(journal, 0.0) == ["a"]
+    row = journal.get(STORE, "a")
+    assert row is not None
+    assert (row.seq, row.base, row.attempts, row.error) == (second.seq, None, 0, None)
+
+
 def test_a_new_uploader_does_again_what_a_dead_one_had_under_way(journal: Journal) -> None:
-    journal.set_inflight(journal.write(put("a", base="v1")), True)
+    assert journal.claim(journal.write(put("a", base="v1")))
     journal.reset_inflight(STORE)
     row = journal.get(STORE, "a")
     assert row is not None
