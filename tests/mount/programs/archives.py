@@ -71,14 +71,21 @@ def rsync(root: Path, material: Path) -> list[str]:
         file.write(b"changed")
     (root / "copy" / "extra").write_text("not in the source")
     (root / "copy" / "program").unlink()
-    repaired = call(*options, "--checksum", "--delete", "--inplace", "--no-whole-file", f"{material}/", "copy", cwd=root)
+    repaired = call(
+        *options, "--checksum", "--delete", "--inplace", "--no-whole-file", f"{material}/", "copy", cwd=root
+    )
     os.utime(root, ns=(0, 0))
     return [*sorted(first.splitlines()), *sorted(repaired.splitlines())]
 
 
 def tar(root: Path, material: Path) -> list[str]:
     """Create and extract; what tar compares is equal."""
-    flags = ["--xattrs", "--xattrs-include=user.*", "--numeric-owner", "--pax-option=exthdr.name=%d/pax/%f,delete=atime,delete=ctime"]
+    flags = [
+        "--xattrs",
+        "--xattrs-include=user.*",
+        "--numeric-owner",
+        "--pax-option=exthdr.name=%d/pax/%f,delete=atime,delete=ctime",
+    ]
     call("tar", *flags, "--sort=name", "--sparse", "-C", material, "-cf", "a.tar", ".", cwd=root)
     (root / "out").mkdir()
     call("tar", *flags, "-C", "out", "-xpf", "a.tar", cwd=root)

@@ -21,7 +21,10 @@ def sqlite_wal(root: Path, material: Path) -> list[str]:
 
 def _sqlite(root: Path, mode: str) -> list[str]:
     told = script("sqlite_transactions.py", mode, TRANSACTIONS, cwd=root)
-    return [told, call("sqlite3", "test.db", "pragma integrity_check; select count(*), sum(amount) from account;", cwd=root)]
+    return [
+        told,
+        call("sqlite3", "test.db", "pragma integrity_check; select count(*), sum(amount) from account;", cwd=root),
+    ]
 
 
 def arrays(root: Path, material: Path) -> list[str]:

@@ -99,9 +99,30 @@ def dd(root: Path, material: Path) -> list[str]:
     call("dd", f"if={source}", "of=whole", "bs=64k", "conv=fsync", "status=none", cwd=root)
     call("dd", f"if={source}", "of=synced", "bs=1M", "oflag=sync", "status=none", cwd=root)
     call("dd", f"if={source}", "of=middle", "bs=1000", "seek=500", "count=20", "conv=fsync", "status=none", cwd=root)
-    call("dd", f"if={source}", "of=whole", "bs=4k", "seek=3", "skip=9", "count=5", "conv=notrunc,fdatasync", "status=none", cwd=root)
+    call(
+        "dd",
+        f"if={source}",
+        "of=whole",
+        "bs=4k",
+        "seek=3",
+        "skip=9",
+        "count=5",
+        "conv=notrunc,fdatasync",
+        "status=none",
+        cwd=root,
+    )
     call("dd", f"if={source}", "of=appended", "bs=7", "count=3", "conv=fsync", "status=none", cwd=root)
-    call("dd", f"if={source}", "of=appended", "bs=7", "count=3", "oflag=append", "conv=notrunc,fsync", "status=none", cwd=root)
+    call(
+        "dd",
+        f"if={source}",
+        "of=appended",
+        "bs=7",
+        "count=3",
+        "oflag=append",
+        "conv=notrunc,fsync",
+        "status=none",
+        cwd=root,
+    )
     call("dd", "if=whole", "of=copy", "bs=333k", "conv=fsync", "status=none", cwd=root)
     call("dd", "if=whole", "of=part", "bs=1", f"skip={size - 10}", "conv=fsync", "status=none", cwd=root)
     call("cmp", "whole", "copy", cwd=root)
@@ -132,7 +153,11 @@ def find_du_df(root: Path, material: Path) -> list[str]:
 
 PROGRAMS = [
     # The index holds inode numbers and times; configuration and logs of a clone the absolute path of its origin.
-    Program(git, varying=("*/index", "*/config", "*bare.git/config", "*/logs/*", "*/FETCH_HEAD", "*packed-refs"), through=True),
+    Program(
+        git,
+        varying=("*/index", "*/config", "*bare.git/config", "*/logs/*", "*/FETCH_HEAD", "*packed-refs"),
+        through=True,
+    ),
     Program(pip_install, varying=("*.pyc", "*/direct_url.json", "*/RECORD")),
     Program(dd),
     Program(find_du_df, times=True),

@@ -19,9 +19,9 @@ TIMEOUT = 150
 class Program:
     """One program, or several that belong together.
 
-    ``steps(root, material)`` works in the empty directory ``root``, may read ``material``, and returns what it observed:
-    equal on every file system. ``times``: it sets modification times, which are compared. ``varying``: patterns of the
-    paths whose bytes differ from run to run. ``through``: also run on a route that writes through.
+    ``steps(root, material)`` works in the empty directory ``root``, may read ``material``, and returns what it
+    observed: equal on every file system. ``times``: it sets modification times, which are compared. ``varying``:
+    patterns of the paths whose bytes differ from run to run. ``through``: also run on a route that writes through.
     """
 
     steps: Callable[[Path, Path], Any]
@@ -39,7 +39,7 @@ def call(*command: str | Path, cwd: Path, check: bool = True, **environment: str
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, "LC_ALL": "C", "HOME": str(cwd), "TZ": "UTC", **environment},
+        env={**os.environ, "LC_ALL": "C", "HOME": "/nonexistent", "TZ": "UTC", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

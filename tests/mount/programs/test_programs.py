@@ -1,4 +1,4 @@
-"""Programs do on a mount what they do on a plain directory, another host sees the result, and the store holds plain objects."""
+"""Programs do on a mount what they do on a plain directory; another host sees it, and the store holds plain objects."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from .trees import ALWAYS, EVERYTHING, Seen, differences, snapshot
 
 PROGRAMS = [*archives.PROGRAMS, *developers.PROGRAMS, *data.PROGRAMS, *crowds.PROGRAMS]
 CASES = [
-    pytest.param(kind, write, program, id=f"{kind}-{write}-{program.name}", marks=pytest.mark.xdist_group(f"{kind}-{write}"))
+    pytest.param(
+        kind, write, program, id=f"{kind}-{write}-{program.name}", marks=pytest.mark.xdist_group(f"{kind}-{write}")
+    )
     for kind, write in (("local", "back"), ("s3", "back"), ("s3", "through"))
     for program in PROGRAMS
     if write == "back" or program.through
@@ -68,11 +70,16 @@ def _tree(kind: str, write: str, trees: TreeMaker, request: pytest.FixtureReques
 def _check_repositories(root: Path) -> None:
     """What git keeps is whole on the other host, too."""
     for repository in root.glob("**/.git"):
-        subprocess.run(["git", "-c", "safe.directory=*", "fsck", "--strict"], cwd=repository.parent, check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-c", "safe.directory=*", "fsck", "--strict"],
+            cwd=repository.parent,
+            check=True,
+            capture_output=True,
+        )
 
 
 def _check_objects(kind: str, tree: MountedTree, seen: Mapping[str, Seen], request: pytest.FixtureRequest) -> None:
-    """Each regular file is one object with its bytes; besides them there are only markers and what describes the tree."""
+    """Each regular file is one object with its bytes; besides there are only markers and what describes the tree."""
     sizes, read = _directory(tree) if kind == "local" else _bucket(tree, request.getfixturevalue("s3_server"))
     sizes = {key: size for key, size in sizes.items() if not key.startswith(".fsdriver/")}
     files = {names.to_key(f"work/{path}"): one for path, one in seen.items() if one.kind != "d"}

@@ -1,5 +1,7 @@
 """Changes arrays in place through numpy.memmap and h5py, and writes and reads parquet in parts."""
 
+# ruff: noqa: T201  what is printed is what is compared
+
 from __future__ import annotations
 
 import hashlib
@@ -41,7 +43,9 @@ def memmap() -> str:
 def hdf5() -> str:
     """A chunked dataset that grows and changes, and attributes."""
     with h5py.File("data.h5", "w") as file:
-        data = file.create_dataset("x", (1000, 64), maxshape=(None, 64), chunks=(100, 64), compression="gzip", dtype="<i4")
+        data = file.create_dataset(
+            "x", (1000, 64), maxshape=(None, 64), chunks=(100, 64), compression="gzip", dtype="<i4"
+        )
         data[:] = np.arange(64_000, dtype="<i4").reshape(1000, 64)
         file.attrs["unit"] = "bytes"
     with h5py.File("data.h5", "r+") as file:

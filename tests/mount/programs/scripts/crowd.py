@@ -1,5 +1,7 @@
 """crowd.py DIRECTORY COUNT: two processes create and unlink in one directory while this one lists it."""
 
+# ruff: noqa: T201  what is printed is what is compared
+
 from __future__ import annotations
 
 import multiprocessing
@@ -7,7 +9,7 @@ import os
 import sys
 
 
-def work(directory: str, numbers: range, started: object, done: object) -> None:
+def work(directory: str, numbers: range) -> None:
     """Create every name, remove every third one again."""
     for number in numbers:
         path = os.path.join(directory, f"e{number:05d}")
@@ -26,7 +28,7 @@ def main(directory: str, count: int) -> None:
         with open(os.path.join(directory, name), "wb"):
             pass
     halves = [range(0, count * 3 // 2, 2), range(1, count * 3 // 2, 2)]
-    workers = [multiprocessing.Process(target=work, args=(directory, half, None, None)) for half in halves]
+    workers = [multiprocessing.Process(target=work, args=(directory, half)) for half in halves]
     for worker in workers:
         worker.start()
     while any(worker.is_alive() for worker in workers):

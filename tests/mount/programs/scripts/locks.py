@@ -1,5 +1,7 @@
 """Locks held here and tried by another process: ``locks.py`` prints what each attempt says."""
 
+# ruff: noqa: T201  what is printed is what is compared
+
 from __future__ import annotations
 
 import fcntl
@@ -45,7 +47,12 @@ print("flock exclusive:", attempt("flock", "LOCK_SH"), attempt("flock", "LOCK_EX
 fcntl.flock(held, fcntl.LOCK_UN)
 print("flock free:", attempt("flock", "LOCK_EX"))
 fcntl.lockf(held, fcntl.LOCK_EX, 100, 200)
-print("range:", attempt("lockf", "LOCK_EX", 0, 100), attempt("lockf", "LOCK_SH", 250, 10), attempt("lockf", "LOCK_EX", 300, 50))
+print(
+    "range:",
+    attempt("lockf", "LOCK_EX", 0, 100),
+    attempt("lockf", "LOCK_SH", 250, 10),
+    attempt("lockf", "LOCK_EX", 300, 50),
+)
 fcntl.lockf(held, fcntl.LOCK_UN, 100, 200)
 print("range free:", attempt("lockf", "LOCK_EX", 0, 1000))
 fcntl.flock(held, fcntl.LOCK_EX)

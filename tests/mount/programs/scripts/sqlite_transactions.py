@@ -1,5 +1,7 @@
 """sqlite_transactions.py MODE COUNT: transfers between accounts while another process adds them up."""
 
+# ruff: noqa: T201  what is printed is what is compared
+
 from __future__ import annotations
 
 import random
@@ -48,7 +50,9 @@ def main(mode: str, count: int) -> None:
         else:
             database.execute("commit")
     assert reader.wait(60) == 0
-    print(database.execute("pragma integrity_check").fetchone(), database.execute("select * from transfer_sum").fetchone())
+    print(
+        database.execute("pragma integrity_check").fetchone(), database.execute("select * from transfer_sum").fetchone()
+    )
     database.execute("vacuum")
     database.close()
 
