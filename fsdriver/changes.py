@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fsdriver.attributes import to_record
@@ -96,6 +97,12 @@ class NameChanges(Lookup):
 
     def owes_attributes(self, directory: str) -> bool:
         return self.journal.owes_attributes(self.backend.identity, self.prefix, directory)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """One step for whoever reads names and for the uploader: rows are written and remembered names follow."""
+        with self.memory.lock, self.journal.transaction():
+            yield
 
     async def settle(self, paths: Iterable[str]) -> None:
         """A change is journaled: wake the uploader, and in "through" mode wait for the tiers."""
@@ -230,19 +237,24 @@ class NameChanges(Lookup):
         entry = await self.stat(path)
         if not self.posix and path not in self.uncommitted:
             raise Unsupported('this route keeps no attributes (posix = "off")', path)
-        made = self._with_changes(replace(entry, ctime_ns=time.time_ns()), changes)
-        names = made.links or (path,)
-        pending = [name for name in names if name in self.uncommitted]
-        for name in pending:
-            self.uncommitted[name] = replace(self.uncommitted[name], entry=made)
-        if not pending:
-            self.owe_attributes(dict.fromkeys(names, made))
-        for name in names:
-            self.memory.change(name, made)
-        if not pending:
+        now = time.time_ns()
+        linked = {name: await self.find_entry(name) for name in entry.links} or {path: entry}
+        with self.changing():
+            for name, before in linked.items():
+                # The names of a hard-linked file share attributes; each keeps its own key and version.
+                known = self.cached(name) or before
+                if known is None:
+                    continue
+                made = self._with_changes(replace(known, ctime_ns=now), changes)
+                if name in self.uncommitted:
+                    self.uncommitted[name] = replace(self.uncommitted[name], entry=made)
+                else:
+                    self.owe_attributes({name: made})
+                self.memory.change(name, made)
+        if path not in self.uncommitted:
             await self.settle([path])
             await self.announce([path])
-        return made
+        return self.cached(path) or entry
 
     # -- making and removing names -------------------------------------------------------------------------------------
 
@@ -257,7 +269,7 @@ class NameChanges(Lookup):
             self.defaults.uid,
             self.defaults.gid,
         )
-        with self.journal.transaction():
+        with self.changing():
             self.owe(path, Action.MARKER, entry)
             if not plain or entry.xattrs is not NO_XATTRS:
                 self.owe_attributes({path: entry})
@@ -275,7 +287,7 @@ class NameChanges(Lookup):
             raise NotDirectory("not a directory", path)
         if await self.list(path):
             raise DirectoryNotEmpty("directory not empty", path)
-        with self.journal.transaction():
+        with self.changing():
             self.remove_directory_rows(path, entry)
             self.touch_parent(path)
         self.memory.change(path, None)
@@ -297,11 +309,12 @@ class NameChanges(Lookup):
         entry = await self.stat(path)
         if entry.kind is Kind.DIRECTORY:
             raise IsDirectory("is a directory", path)
-        with self.journal.transaction():
+        with self.changing():
+            entry = self.cached(path) or entry
             self.remove_file_rows(path, entry)
             self.touch_parent(path)
             self.relink(entry, {path: None})
-        self.memory.change(path, None)
+            self.memory.change(path, None)
         await self.settle([path])
         await self.announce([path])
 
@@ -354,7 +367,7 @@ class NameChanges(Lookup):
             ctime_ns=now, ino=self.inode(f"{self.key(path)}|{now}"), target=target, rdev=rdev,
         )  # fmt: skip
         entry = self._with_changes(entry, changes)
-        with self.journal.transaction():
+        with self.changing():
             self.owe(path, Action.PUT, entry, base=ABSENT)
             self.touch_parent(path)
         self.memory.change(path, entry)
@@ -372,9 +385,10 @@ class NameChanges(Lookup):
             raise IsDirectory("a directory has one name only", source)
         if await self.find_entry(target) is not None:
             raise AlreadyExists("the name is taken", target)
-        names = tuple(sorted({*entry.links, source, target}))
-        made = replace(entry, links=names, ctime_ns=time.time_ns())
-        with self.journal.transaction():
+        with self.changing():
+            entry = self.cached(source) or entry
+            names = tuple(sorted({*entry.links, source, target}))
+            made = replace(entry, links=names, ctime_ns=time.time_ns())
             if source in self.uncommitted:
                 self.uncommitted[target] = Uncommitted(made, ABSENT)
             else:

@@ -137,10 +137,10 @@ class Engine:
     def _all_routes(self) -> list[Route]:
         return [*self.routes, *self._adopted.values()]
 
-    def _carried_out(self, row: Pending, version: str, staging: str | None) -> None:
+    def _carried_out(self, row: Pending, version: str) -> None:
         for route in self._all_routes():
             if route.backend.identity == row.store and route.prefix == row.root:
-                route.carried_out(row, version, staging)
+                route.carried_out(row, version)
 
     def _lost(self, row: Pending, kept: str) -> None:
         for route in self._all_routes():
@@ -156,7 +156,9 @@ class Engine:
         for route in self.routes:
             await route.backend.check(route.prefix)
             if not route.policy.read_only and not await _may_write(route):
-                log.warning("route %s: these credentials may only read %s; it is read-only", route.path, route.backend.identity)
+                log.warning(
+                    "route %s: these credentials may only read %s; it is read-only", route.path, route.backend.identity
+                )
                 route.policy = replace(route.policy, read_only=True)
 
     def resume(self) -> None:

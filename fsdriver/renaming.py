@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def rename_file(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
     """Move one file, symlink or special node; ``there`` is what the target held (never a directory)."""
-    with route.journal.transaction():
+    with route.changing():
+        moving = route.cached(source) or moving
+        there = route.cached(target) or there
         if there is not None and there.links:
             route.relink(there, {target: None})
         _move(route, source, moving, target, there)
@@ -59,7 +61,7 @@ async def rename_directory(route: NameChanges, source: str, moving: Entry, targe
     """Move a directory and all below it."""
     await on_loop()
     directories, files = await _below(route, source, moving)
-    with route.journal.transaction():
+    with route.changing():
         if there is not None:
             route.remove_directory_rows(target, there)
         for old, entry in directories:
@@ -102,13 +104,14 @@ async def exchange_files(route: Route, first: str, one: Entry, second: str, othe
     if one.kind is other.kind is Kind.FILE and one.staging is None and other.staging is None:
         # Both are in the store: two copies that read from each other would wait for each other for ever.
         one = replace(one, staging=str(await route.materialize(first, one)), version=None)
-    with route.journal.transaction():
+    with route.changing():
+        other = route.cached(second) or other
         made_first = _owe_bytes(route, second, other, first, one)
         made_second = _owe_bytes(route, first, one, second, other)
         route.touch_parent(first)
         route.touch_parent(second)
-    route.memory.change(first, made_first)
-    route.memory.change(second, made_second)
+        route.memory.change(first, made_first)
+        route.memory.change(second, made_second)
 
 
 def _owe_bytes(route: NameChanges, source: str, entry: Entry, target: str, there: Entry) -> Entry:

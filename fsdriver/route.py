@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from fsdriver.attributes import to_metadata
 from fsdriver.backends.base import ABSENT, Backend
@@ -30,8 +30,8 @@ from fsdriver.services import Policy, Services
 from fsdriver.staging import StagedFile, StagedReader, signature
 
 AnyReader: TypeAlias = Reader | StagedReader
-UploadedListener: TypeAlias = Callable[[str, str], None]
-"""``listener(path, version)``: what this host wrote under ``path`` is now that version of the store."""
+REMEMBERED_UPLOADS: Final = 200_000
+"""Uploads of which the route still knows which staged bytes they were."""
 
 
 class Route(NameChanges):
@@ -50,7 +50,7 @@ class Route(NameChanges):
     ) -> None:
         super().__init__(backend, prefix, policy, defaults, services)
         self.path = path
-        self.listeners: list[UploadedListener] = []
+        self._same_bytes: OrderedDict[tuple[int, str], str] = OrderedDict()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -59,6 +59,11 @@ class Route(NameChanges):
         if entry.version is None:
             raise Stale("its bytes are not in the store yet", path)
         return ObjectKey(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)
+
+    def content(self, entry: Entry) -> str | None:
+        """Identity of a file's bytes that outlives their upload: it changes when the bytes do, by us or by others."""
+        name = entry.staging or entry.version
+        return None if name is None else self._same_bytes.get((entry.ino, name), name)
 
     async def open(self, path: str, entry: Entry | None = None) -> AnyReader:
         """A reader of one version of a file; close it.
@@ -69,9 +74,9 @@ class Route(NameChanges):
         Unsupported
             FIFOs, sockets and devices have no bytes here.
         """
-        for fresh in (False, True):
+        for _ in range(3):
             if entry is None:
-                entry = await self.stat(path, fresh=fresh)
+                entry = await self.stat(path)
             if entry.kind is Kind.DIRECTORY:
                 raise IsDirectory("is a directory", path)
             if entry.kind is not Kind.FILE:
@@ -81,9 +86,8 @@ class Route(NameChanges):
             try:
                 return StagedReader(Path(entry.staging))
             except FileNotFoundError:
-                # Uploaded and sealed away a moment ago: the store tells the version.
-                self.memory.forget_entry(path)
-                entry = None
+                # Uploaded and sealed away a moment ago.
+                entry = await self._settled_entry(path, entry)
         raise NotFound("its staging file is gone; run `fsdriver fsck`", path)
 
     def _reader(self, path: str, entry: Entry) -> Reader:
@@ -267,27 +271,44 @@ class Route(NameChanges):
             Another process reads that cache file while ``reader`` is open: the kernel must look the name up again.
         """
         self.must_be_writable(path)
+        staged = None
         if entry.staging is not None:
-            staged = self._stage_pending(path, entry, reader)
-        else:
+            try:
+                staged = self._stage_pending(path, entry, reader)
+            except FileNotFoundError:
+                # Uploaded and sealed away a moment ago.
+                entry = await self._settled_entry(path, entry)
+        if staged is None:
             staged = await self._stage_sealed(path, entry, reader)
         staged.committed = signature(staged.descriptor)
         return staged
+
+    async def _settled_entry(self, path: str, entry: Entry) -> Entry:
+        """The entry of a file whose staging file is gone because the store has it."""
+        now = self.cached(path)
+        if now is None or now.staging == entry.staging:
+            self.memory.forget_entry(path)
+            now = await self.stat(path, fresh=True)
+        return now
 
     def _stage_pending(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
         """Bytes that are owed to the store stay as they are acknowledged: the journal keeps a frozen copy."""
         assert entry.staging is not None
         staging, old = self.services.staging, Path(entry.staging)
-        if not old.exists():
-            self.memory.forget_entry(path)
-            raise Stale("it was uploaded a moment ago", path)
         frozen = staging.snapshot(old)
-        self.journal.restage(str(old), str(frozen))
-        for name in entry.links or (path,):
-            known = self.cached(name)
-            if known is not None and name not in self.uncommitted:
-                self.memory.change(name, replace(known, staging=str(frozen)))
-        return staging.adopt(old, entry.version, inherited=reader is not None)
+        with self.memory.lock:
+            staged = staging.adopt(old, entry.version, inherited=reader is not None)
+            self.journal.restage(str(old), str(frozen))
+            for name in entry.links or (path,):
+                known = self.cached(name)
+                if known is not None and known.staging == entry.staging and name not in self.uncommitted:
+                    self._same_bytes[known.ino, str(frozen)] = self.content(known) or str(frozen)
+                    self.memory.change(name, replace(known, staging=str(frozen)))
+        if not self.journal.uses(str(frozen)):
+            # Uploaded while it was copied: what the store has now is what the staged file began with.
+            staging.remove(frozen)
+            staged.base = now.version if (now := self.cached(path)) is not None else staged.base
+        return staged
 
     async def _stage_sealed(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
         staging, cache, key = self.services.staging, self.services.cache, self.content_key(path, entry)
@@ -316,24 +337,26 @@ class Route(NameChanges):
 
         ``hold`` keeps the row against a crash only: the file is still being written.
         """
-        fresh = self.uncommitted.get(path)
-        if fresh is None and not staged.changed():
+        if path not in self.uncommitted and not staged.changed():
             return self.cached(path) or await self.stat(path)
-        entry = fresh.entry if fresh is not None else self.cached(path) or await self._entry_of(path)
-        staged.committed = signature(staged.descriptor)
-        size, mtime_ns = staged.committed
-        entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
-        paths = entry.links or (path,)
-        with self.journal.transaction(durable=durable):
+        known = self.cached(path) or await self._entry_of(path)
+        with self.memory.lock:
+            fresh = self.uncommitted.get(path)
+            entry = fresh.entry if fresh is not None else self.cached(path) or known
+            staged.committed = signature(staged.descriptor)
+            size, mtime_ns = staged.committed
+            entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
+            paths = entry.links or (path,)
+            with self.journal.transaction(durable=durable):
+                for name in paths:
+                    base = self.uncommitted[name].base if name in self.uncommitted else staged.base
+                    self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
             for name in paths:
-                base = self.uncommitted[name].base if name in self.uncommitted else staged.base
-                self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
-        for name in paths:
-            if hold:
-                self.uncommitted[name] = Uncommitted(entry, staged.base if fresh is None else fresh.base)
-            else:
-                self.uncommitted.pop(name, None)
-            self.memory.change(name, entry)
+                if hold:
+                    self.uncommitted[name] = Uncommitted(entry, staged.base if fresh is None else fresh.base)
+                else:
+                    self.uncommitted.pop(name, None)
+                self.memory.change(name, entry)
         if not hold:
             await self.settle(paths)
         return entry
@@ -377,27 +400,27 @@ class Route(NameChanges):
 
     # -- what the uploader reports -----------------------------------------------------------------------------------------
 
-    def carried_out(self, row: Pending, version: str, staging: str | None) -> None:
-        """A key of this route was carried out; ``staging`` None: more is owed for it already."""
+    def carried_out(self, row: Pending, version: str) -> None:
+        """A key of this route was carried out: what is remembered of it learns the store's version."""
         path = row.path
-        if row.action in (Action.PUT, Action.COPY):
-            known = self.cached(path)
-            ours = known is not None and path not in self.uncommitted
-            if row.staging is not None and staging is None:
-                # The file moved while it was sent and is sent again: until then its bytes are those in staging.
-                return
-            if (
-                ours
-                and known is not None
-                and (known.staging == row.staging if row.staging else known.key == row.source)
-            ):
-                self.memory.change(path, replace(known, version=version, staging=None, key=None))
-            else:
-                self.memory.touch(split(path)[0])
-            for listener in self.listeners:
-                listener(path, version)
-        else:
+        before = row.staging or row.source_version
+        with self.memory.lock:
+            if row.action in (Action.PUT, Action.COPY) and before is not None:
+                ino = int((row.record or {}).get("ino", 0))
+                self._same_bytes[ino, version] = self._same_bytes.get((ino, before), before)
+                if len(self._same_bytes) > REMEMBERED_UPLOADS:
+                    self._same_bytes.popitem(last=False)
+                known = self.memory.peek(path)
+                if isinstance(known, Entry) and path not in self.uncommitted and self._stands_for(known, row):
+                    self.memory.change(path, replace(known, version=version, staging=None, key=None))
+                    return
             self.memory.touch(split(path)[0])
+
+    def _stands_for(self, entry: Entry, row: Pending) -> bool:
+        """The remembered entry is of the bytes that were carried out, not of newer ones."""
+        if row.action is Action.PUT:
+            return entry.staging == row.staging
+        return entry.staging is None and (entry.key, entry.version) == (row.source, row.source_version)
 
     def lost(self, row: Pending, kept: str) -> None:
         """A foreign writer won the race for a key; our bytes are kept as ``kept``."""

@@ -26,6 +26,7 @@ from fsspec.asyn import get_loop
 from fsdriver.attributes import apply_record, to_metadata
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache, ObjectKey
+from fsdriver.directories import Directories
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, NotFound, ReadOnly, Stale
 from fsdriver.journal import Action, Journal, Pending
@@ -48,6 +49,10 @@ PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
 
 class AttributeStore(Protocol):
     """What the uploader needs of the route that wrote a row: its attribute objects."""
+
+    @property
+    def memory(self) -> Directories:
+        """What is remembered of its names; its lock makes a completion one step."""
 
     def directory_key(self, path: str) -> str:
         """Key prefix of a directory."""
@@ -94,7 +99,7 @@ class Uploader:
         staging: Staging,
         cache: DiskCache,
         state_dir: Path,
-        on_done: Callable[[Pending, str, str | None], None],
+        on_done: Callable[[Pending, str], None],
         on_conflict: Callable[[Pending, str], None],
     ) -> None:
         self.backend = backend
@@ -334,21 +339,25 @@ class Uploader:
         return apply_record(Entry(Kind.FILE, size=row.size), row.record or {})
 
     def _done(self, row: Pending, version: str, sent: Signature | None) -> None:
-        with self.journal.transaction():
-            finished = self.journal.finish(row, version)
-            if finished and row.action in (Action.PUT, Action.COPY):
-                directory, _, name = row.path.rpartition("/")
-                change = self.journal.attribute_change(row.store, row.root, directory, name)
-                if change is not None and change.record is not None:
-                    self.journal.write_attributes([replace(change, record=change.record | {"etag": version})])
+        route = self.routes.get(row.root)
         opened = self.staging.opened(row.staging) if row.staging else None
-        if opened is not None and sent is not None:
-            opened.base, opened.uploaded = version, (sent, version)
-        if finished and row.staging and opened is None and not self.journal.uses(row.staging):
-            self.seal(row.key, version, Path(row.staging))
-        if finished and row.action is Action.COPY:
-            self._rekey(row, version)
-        self._on_done(row, version, row.staging if finished else None)
+        with route.memory.lock if route is not None else contextlib.nullcontext():
+            # One step for whoever reads names: the row is gone, and what is remembered has the version.
+            with self.journal.transaction():
+                finished = self.journal.finish(row, version)
+                if finished and row.action in (Action.PUT, Action.COPY):
+                    directory, _, name = row.path.rpartition("/")
+                    change = self.journal.attribute_change(row.store, row.root, directory, name)
+                    if change is not None and change.record is not None:
+                        self.journal.write_attributes([replace(change, record=change.record | {"etag": version})])
+            if opened is not None and sent is not None:
+                opened.base, opened.uploaded = version, (sent, version)
+            if finished and row.staging and opened is None and not self.journal.uses(row.staging):
+                self.seal(row.key, version, Path(row.staging))
+            if finished and row.action is Action.COPY:
+                self._rekey(row, version)
+            if finished:
+                self._on_done(row, version)
 
     def seal(self, key: str, version: str, path: Path) -> None:
         """Make an uploaded staging file the cache's copy of that version; a file somebody still has open is left alone."""

@@ -133,9 +133,9 @@ class Node:
         return None if path is None else f"{path}/{name}" if path else name
 
 
-def content_of(entry: Entry) -> str | None:
+def content_of(route: Route | None, entry: Entry) -> str | None:
     """Identity of a file's bytes (see `Node.content`)."""
-    return entry.staging or entry.version
+    return None if route is None else route.content(entry)
 
 
 class NodeTable:
@@ -189,7 +189,7 @@ class NodeTable:
             if node is None:
                 node = self._place(parent, name, entry)
             elif node.content is None:
-                node.content = content_of(entry)
+                node.content = content_of(node.route, entry)
             node.lookups += 1
             return node
 
@@ -287,7 +287,7 @@ class NodeTable:
             return node.ino == entry.ino or node.kind is Kind.DIRECTORY
         if node.opened is not None and node.opened.staged is not None:
             return True
-        content = content_of(entry)
+        content = content_of(node.route, entry)
         return node.content == content or node.content is None or content is None
 
     def _place(self, parent: Node, name: str, entry: Entry) -> Node:
@@ -299,7 +299,7 @@ class NodeTable:
             node = known
         else:
             node = Node(next(self._counter), entry.kind, parent.route, entry.ino)
-            node.content = content_of(entry)
+            node.content = content_of(parent.route, entry)
             self._nodes[node.nodeid] = node
             if entry.links:
                 self._linked[id(parent.route), entry.ino] = node

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARKED_MOST: Final = 64
+PARKED_MOST: Final = 256
 PARKED_SECONDS: Final = 2.0
 _Identity: TypeAlias = tuple[int, int]
 
@@ -147,7 +147,7 @@ class OpenFiles:
             raise Stale("it was replaced by a foreign writer", path)
         parked = self._take(node)
         if parked is not None:
-            if not (writable or truncate) and node.content == content_of(entry):
+            if not (writable or truncate) and _is_version(parked.reader, entry):
                 node.entry = entry
                 return parked
             self._let_go(parked)
@@ -272,7 +272,7 @@ class OpenFiles:
             if state.staged is not None and route is not None:
                 await route.release(path, state.staged)
                 entry = None if path is None else route.cached(path)
-                node.content = content_of(entry) if entry is not None else None
+                node.content = content_of(route, entry) if entry is not None else None
                 state.staged = None
         finally:
             node.opened = None
@@ -292,7 +292,6 @@ class OpenFiles:
             and not isinstance(reader, StagedReader)
             and state.descriptor() is not None
             and (state.backing_id is not None or not self._passthrough.enabled)
-            and reader.key.version == node.content
         )
 
     def _let_go(self, state: OpenState) -> None:
@@ -370,6 +369,11 @@ class OpenFiles:
                 failures.append(error)
         self._trim(0.0, 0)
         return failures
+
+
+def _is_version(reader: AnyReader | None, entry: Entry) -> bool:
+    """The reader is of the bytes that the entry stands for."""
+    return reader is not None and not isinstance(reader, StagedReader) and entry.staging is None and reader.key.version == entry.version
 
 
 def _identity(descriptor: int) -> _Identity:

@@ -10,7 +10,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver import names
@@ -127,8 +126,6 @@ class MountServer:
         self._notifier = Notifier(device, expire_only=InitFlag.HAS_EXPIRE_ONLY in session.granted)
         self._set_read_ahead()
         self._try_passthrough(session)
-        for route in self.engine.routes:
-            route.listeners.append(partial(self._uploaded, route))
         run(self._control.start())
         self.engine.resume()
         self.state = "mounted"
@@ -239,14 +236,6 @@ class MountServer:
         self.fs.disk.shutdown(wait=False)
         log.info("%s is unmounted; %d changes stay journaled", self.directory, pending)
         return 1 if pending or failures else 0
-
-    # -- what the store tells ----------------------------------------------------------------------------------------
-
-    def _uploaded(self, route: Route, path: str, version: str) -> None:
-        """Bytes this host staged have a version now: the node keeps its number, and the kernel its pages."""
-        node = self.fs.table.find(route, path)
-        if node is not None and node.content is not None and node.content.startswith("/"):
-            node.content = version
 
     # -- commands ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fsdriver.entry import KIND_OF_TYPE, Changes, Entry, Kind
 from fsdriver.errors import AlreadyExists, CrossRoute, InvalidName, NameTooLong, NotFound, ReadOnly, Stale, Unsupported
 
+from fsdriver.fuse_mount.inodes import content_of
 from fsdriver.fuse_mount.protocol import (
     FORGET_IN,
     LINK_IN,
@@ -257,7 +258,7 @@ def _follow(fs: FileSystem, route: Any, path: str | None) -> None:
     if node is not None and entry is not None and node.kind is Kind.FILE and node.opened is None:
         fs.open_files.unpark(node)
     if node is not None and entry is not None and node.kind is Kind.FILE:
-        node.content = entry.staging or entry.version
+        node.content = content_of(node.route, entry)
 
 
 def link(fs: FileSystem, request: Request) -> Answer:
@@ -281,7 +282,7 @@ async def _link(fs: FileSystem, node: Node, parent: Node, name: str) -> Reply:
     if node.opened is not None:
         node.entry = entry
     elif node.kind is Kind.FILE:
-        node.content = entry.staging or entry.version
+        node.content = content_of(node.route, entry)
     return fs.entry_reply(node, entry)
 
 
