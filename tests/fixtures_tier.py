@@ -26,7 +26,7 @@ def tier_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pat
     (tmp_path / "run").mkdir(mode=0o700)
     TierFileSystem.clear_instance_cache()
     yield tmp_path
-    for engine in list(engines._registry.values()):  # noqa: SLF001 - whatever the test opened, through whichever URL
+    for engine in list(engines._registry.values()):  # whatever the test opened, by whichever URL
         engine.close()
     TierFileSystem.clear_instance_cache()
 

@@ -139,6 +139,7 @@ class Changing(Face):
         plain = isinstance(path1, str) and isinstance(path2, str) and maxdepth is None and not has_magic(path1)
         pair = await self._rename_pair(path1, path2, recursive) if plain else None
         if pair is None:
+            await on_loop()
             await self._copy(path1, path2, recursive=recursive, maxdepth=maxdepth, on_error="raise")
             await self._rm(path1, recursive=recursive)
             return

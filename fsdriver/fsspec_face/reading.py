@@ -108,7 +108,7 @@ class ReadFile(io.BufferedReader):
     @property
     def full_name(self) -> str:
         """The URL of the file."""
-        return self.fs.unstrip_protocol(self.path)
+        return str(self.fs.unstrip_protocol(self.path))
 
     def info(self) -> dict[str, Any]:
         """Attributes of the file as it was opened."""

@@ -106,7 +106,7 @@ class _Publishing:
     @property
     def full_name(self) -> str:
         """The URL of the file."""
-        return self.fs.unstrip_protocol(self.path)
+        return str(self.fs.unstrip_protocol(self.path))
 
     def close(self) -> None:
         """Publish what was written (or, in a transaction, keep it for `commit`).

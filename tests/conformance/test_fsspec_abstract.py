@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import fsspec
@@ -10,15 +9,7 @@ import pytest
 from fsspec.tests import abstract
 
 from fsdriver.filesystem import TierFileSystem
-from tests.fixtures_tier import (  # noqa: F401 - fixtures
-    ROUTE,
-    local_config,
-    s3_config,
-    s3_options,
-    tier_local,
-    tier_places,
-    tier_s3,
-)
+from tests.fixtures_tier import ROUTE
 
 
 class LocalRoute(abstract.AbstractFixtures):
@@ -53,9 +44,9 @@ class ChainedS3(abstract.AbstractFixtures):
         return fsspec.url_to_fs(f"tier::s3://{s3_bucket}", s3=s3_options)[0]
 
     @pytest.fixture
-    def fs_path(self, fs: Any, s3_bucket: str) -> Iterator[str]:
+    def fs_path(self, fs: Any, s3_bucket: str) -> str:
         fs.mkdir(f"{s3_bucket}/path")
-        yield f"{s3_bucket}/path"
+        return f"{s3_bucket}/path"
 
 
 class TestCopyLocal(abstract.AbstractCopyTests, LocalRoute):

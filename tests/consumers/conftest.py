@@ -10,16 +10,7 @@ from typing import Any
 import pytest
 
 from fsdriver.testing.servers import S3Service
-from tests.fixtures_tier import (  # noqa: F401 - fixtures
-    ROUTE,
-    config_file,
-    local_config,
-    s3_config,
-    s3_options,
-    tier_local,
-    tier_places,
-    tier_s3,
-)
+from tests.fixtures_tier import ROUTE
 
 
 @dataclass(frozen=True)

@@ -40,4 +40,5 @@ def test_hdf5(place: Place) -> None:
     with fs.open(f"{path}/a.h5", "r+b") as raw, h5py.File(raw, "r+") as file:
         file["x"][0, 0] = 7.0
     with fs.open(f"{path}/a.h5", "rb") as raw, h5py.File(raw, "r") as file:
-        assert file["x"][0, 0] == 7.0 and file["x"][1, 1] == data[1, 1]
+        assert file["x"][0, 0] == 7.0
+        assert file["x"][1, 1] == data[1, 1]

@@ -10,7 +10,9 @@ from tests.consumers.conftest import Place
 
 @pytest.fixture
 def frame() -> pd.DataFrame:
-    return pd.DataFrame({"number": range(1000), "text": [f"row {n}" for n in range(1000)], "real": [n / 7 for n in range(1000)]})
+    return pd.DataFrame(
+        {"number": range(1000), "text": [f"row {n}" for n in range(1000)], "real": [n / 7 for n in range(1000)]}
+    )
 
 
 def test_csv(place: Place, frame: pd.DataFrame) -> None:

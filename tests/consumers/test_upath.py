@@ -25,7 +25,9 @@ def test_read_and_write(path: UPath) -> None:
     assert (path / "a.txt").read_text() == "text"
     (path / "b.bin").write_bytes(b"bytes")
     assert (path / "b.bin").stat().st_size == 5
-    assert (path / "a.txt").exists() and (path / "a.txt").is_file() and not (path / "missing").exists()
+    assert (path / "a.txt").exists()
+    assert (path / "a.txt").is_file()
+    assert not (path / "missing").exists()
 
 
 def test_walk_the_tree(path: UPath) -> None:
@@ -35,13 +37,15 @@ def test_walk_the_tree(path: UPath) -> None:
     assert sorted(child.name for child in (path / "d").iterdir()) == ["e", "g.txt"]
     assert sorted(found.name for found in path.glob("**/*.txt")) == ["f.txt", "g.txt"]
     assert (path / "d").is_dir()
-    assert (path / "d" / "g.txt").parent.name == "d" and (path / "d" / "g.txt").suffix == ".txt"
+    assert (path / "d" / "g.txt").parent.name == "d"
+    assert (path / "d" / "g.txt").suffix == ".txt"
 
 
 def test_change(path: UPath) -> None:
     (path / "a").write_text("1")
     moved = (path / "a").rename(path / "b")
-    assert moved.read_text() == "1" and not (path / "a").exists()
+    assert moved.read_text() == "1"
+    assert not (path / "a").exists()
     moved.unlink()
     assert not moved.exists()
     with pytest.raises(FileNotFoundError):

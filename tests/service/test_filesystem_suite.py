@@ -10,15 +10,7 @@ import pytest
 
 from fsdriver.filesystem import TierFileSystem
 from fsdriver.testing.filesystem import FilesystemSuite
-from tests.fixtures_tier import (  # noqa: F401 - fixtures
-    ROUTE,
-    local_config,
-    s3_config,
-    s3_options,
-    tier_local,
-    tier_places,
-    tier_s3,
-)
+from tests.fixtures_tier import ROUTE
 
 
 class TestLocalRoute(FilesystemSuite):
