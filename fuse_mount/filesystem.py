@@ -165,7 +165,12 @@ class FileSystem:
         return ATTR_HEAD.pack(seconds, nanoseconds, 0) + self.pack_attributes(node, entry)
 
     def entry_reply(self, node: Node, entry: Entry) -> bytes:
-        """``struct fuse_entry_out``; the node must have been looked up."""
+        """``struct fuse_entry_out``; the node must have been looked up.
+
+        All names of a hard-linked file show the attributes of the one its node hangs by, as fstat(2) does.
+        """
+        if len(node.names) > 1 and node.route is not None:
+            entry = node.route.cached(node.path() or "") or entry
         seconds, nanoseconds = self._ttl_of(node.route, 0)
         head = ENTRY_HEAD.pack(node.nodeid, 0, seconds, seconds, nanoseconds, nanoseconds)
         return head + self.pack_attributes(node, entry)

@@ -53,9 +53,9 @@ def resolve(mountpoint: str | os.PathLike[str]) -> str:
 
 
 def is_stale(directory: str) -> bool:
-    """A FUSE mount whose daemon is gone: every call answers ENOTCONN."""
+    """A FUSE mount whose daemon is gone: every call answers ENOTCONN (statfs is one that the kernel never answers itself)."""
     try:
-        os.stat(directory)
+        os.statvfs(directory)
     except OSError as error:
         return error.errno in {errno.ENOTCONN, errno.ECONNABORTED}
     return False

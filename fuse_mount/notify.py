@@ -50,6 +50,11 @@ class Notifier:
         raw = name.encode("utf-8", "surrogateescape")
         return Notify.INVAL_ENTRY, INVAL_ENTRY_OUT.pack(parent, len(raw), self._flags) + raw + b"\0"
 
+    @staticmethod
+    def everything() -> Message:
+        """All names must be looked up again, those known to be absent too (from protocol 7.44 on)."""
+        return Notify.INC_EPOCH, b""
+
     def attributes(self, nodeid: int) -> Message:
         """The attributes must be asked for again; pages stay."""
         return Notify.INVAL_INODE, INVAL_INODE_OUT.pack(nodeid, -1, 0)

@@ -125,6 +125,7 @@ class Notify(IntEnum):
 
     INVAL_INODE = 2
     INVAL_ENTRY = 3
+    INC_EPOCH = 8
 
 
 WRITE_KILL_SUIDGID: Final = 1 << 2
@@ -132,6 +133,8 @@ OPEN_KILL_SUIDGID: Final = 1 << 0
 GETATTR_FH: Final = 1 << 0
 FSYNC_FDATASYNC: Final = 1 << 0
 EXPIRE_ONLY: Final = 1 << 0
+MINOR_EPOCH: Final = 44
+"""From this minor version on the kernel lets go of all names at once (FUSE_NOTIFY_INC_EPOCH)."""
 RENAME_NOREPLACE: Final = 1 << 0
 RENAME_EXCHANGE: Final = 1 << 1
 

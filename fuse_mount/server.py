@@ -25,7 +25,7 @@ from .inodes import descend
 from .notify import Message, Notifier
 from .operations import bind
 from .passthrough import Passthrough, self_test
-from .protocol import InitFlag, Opcode
+from .protocol import MINOR_EPOCH, InitFlag, Opcode
 from .service import notify_service
 from .session import Session
 from .synthetic import PROBE, Probe, make_directory
@@ -261,8 +261,11 @@ class MountServer:
             node = self.fs.table.find(route, inside)
             for known in descend(node) if node is not None else ():
                 messages += self._expire(known.nodeid, [(parent.nodeid, name) for parent, name in known.names])
+        assert self._session is not None
+        if self._session.minor >= MINOR_EPOCH:
+            messages.append(Notifier.everything())
         await self._send(messages)
-        return {"names": len(messages) // 2}
+        return {"names": len(messages)}
 
     async def _invalidate(self, request: Mapping[str, Any]) -> Answer:
         messages: list[Message] = []
