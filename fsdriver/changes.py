@@ -10,7 +10,7 @@ from dataclasses import replace
 from fsdriver.attributes import to_record
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.directories import split
-from fsdriver.entry import NO_XATTRS, Changes, Entry, Kind
+from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import (
     AlreadyExists,
     DirectoryNotEmpty,
@@ -93,6 +93,11 @@ class NameChanges(Lookup):
             directory, name = (path, "") if entry is not None and entry.kind is Kind.DIRECTORY else split(path)
             record = to_record(entry) if entry is not None else None
             changes.append(AttributeChange(self.backend.identity, self.prefix, directory, name, record))
+            if name and record is not None and not self._has_attributes(directory):
+                # The first record of a directory brings the directory's own along: its times are kept from now on.
+                own = self.cached(directory)
+                if own is not None:
+                    changes.append(AttributeChange(self.backend.identity, self.prefix, directory, "", to_record(own)))
         self.journal.write_attributes(changes)
 
     def owes_attributes(self, directory: str) -> bool:
@@ -264,14 +269,9 @@ class NameChanges(Lookup):
         if await self.find_entry(path) is not None:
             raise AlreadyExists("the name is taken", path)
         entry = self._with_changes(self.new_directory(path, time.time_ns()), changes)
-        plain = (entry.mode, entry.uid, entry.gid) == (
-            self.defaults.directory_mode,
-            self.defaults.uid,
-            self.defaults.gid,
-        )
         with self.changing():
             self.owe(path, Action.MARKER, entry)
-            if not plain or entry.xattrs is not NO_XATTRS:
+            if changes != Changes():
                 self.owe_attributes({path: entry})
             self.touch_parent(path)
         self.memory.made_empty(path, entry)

@@ -349,17 +349,29 @@ class Route(NameChanges):
             paths = entry.links or (path,)
             with self.journal.transaction(durable=durable):
                 for name in paths:
-                    base = self.uncommitted[name].base if name in self.uncommitted else staged.base
+                    base = self._base(name, staged, first=name == path)
                     self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
             for name in paths:
                 if hold:
-                    self.uncommitted[name] = Uncommitted(entry, staged.base if fresh is None else fresh.base)
+                    self.uncommitted[name] = Uncommitted(entry, self._base(name, staged, first=name == path))
                 else:
                     self.uncommitted.pop(name, None)
                 self.memory.change(name, entry)
         if not hold:
             await self.settle(paths)
         return entry
+
+    def _base(self, name: str, staged: StagedFile, *, first: bool) -> str | None:
+        """Version the store holds under one name of a staged file, as far as this process made or read it."""
+        if name in self.uncommitted:
+            return self.uncommitted[name].base
+        key = self.key(name)
+        if key in staged.versions:
+            return staged.versions[key]
+        if first:
+            return staged.base
+        known = self.cached(name)
+        return known.version if known is not None else None
 
     async def _entry_of(self, path: str) -> Entry:
         """Attributes for bytes whose name a foreign writer may have removed meanwhile."""
@@ -391,8 +403,8 @@ class Route(NameChanges):
             uploader.wake()
         elif path is None:
             staging.remove(where)
-        elif staged.uploaded is not None and staged.uploaded[0] == last:
-            uploader.seal(self.key(path), staged.uploaded[1], staged.path)
+        elif staged.uploaded == last and (version := staged.versions.get(self.key(path))) is not None:
+            uploader.seal(self.key(path), version, staged.path)
         elif staged.base and staged.uploaded is None:
             entry = self.cached(path)
             uploader.seal((entry.key if entry else None) or self.key(path), staged.base, staged.path)
@@ -405,6 +417,8 @@ class Route(NameChanges):
         path = row.path
         before = row.staging or row.source_version
         with self.memory.lock:
+            if path in self.uncommitted:
+                self.uncommitted[path] = replace(self.uncommitted[path], base=version)
             if row.action in (Action.PUT, Action.COPY) and before is not None:
                 ino = int((row.record or {}).get("ino", 0))
                 self._same_bytes[ino, version] = self._same_bytes.get((ino, before), before)

@@ -40,11 +40,15 @@ class StagedFile:
         Version the store held when the file was staged: ABSENT ("") for a new name, None to replace whatever is there.
     committed : tuple or None
         Signature at the last commit; None before the first.
+    uploaded : tuple or None
+        Signature of what was last uploaded.
+    versions : dict
+        Key → version the store gave to bytes of this file (several keys: a hard-linked file).
     inherited : bool
         It is the very file that an open cache reader has: descriptors and backing ids of that reader stay valid.
     """
 
-    __slots__ = ("base", "committed", "descriptor", "inherited", "path", "uploaded")
+    __slots__ = ("base", "committed", "descriptor", "inherited", "path", "uploaded", "versions")
 
     def __init__(self, path: Path, descriptor: int, base: str | None, *, inherited: bool = False) -> None:
         self.path = path
@@ -52,7 +56,8 @@ class StagedFile:
         self.base = base
         self.inherited = inherited
         self.committed: Signature | None = None
-        self.uploaded: tuple[Signature, str] | None = None
+        self.uploaded: Signature | None = None
+        self.versions: dict[str, str] = {}
 
     def fileno(self) -> int:
         """The read-write descriptor."""

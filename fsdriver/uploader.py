@@ -193,6 +193,9 @@ class Uploader:
                 while owed():
                     for key, error in self._errors.items():
                         if keys(key):
+                            if isinstance(error, Stale):
+                                # Settled by keeping both versions: told once.
+                                del self._errors[key]
                             raise error
                     # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
                     with contextlib.suppress(TimeoutError):
@@ -351,7 +354,8 @@ class Uploader:
                     if change is not None and change.record is not None:
                         self.journal.write_attributes([replace(change, record=change.record | {"etag": version})])
             if opened is not None and sent is not None:
-                opened.base, opened.uploaded = version, (sent, version)
+                opened.uploaded = sent
+                opened.versions[row.key] = version
             if finished and row.staging and opened is None and not self.journal.uses(row.staging):
                 self.seal(row.key, version, Path(row.staging))
             if finished and row.action is Action.COPY:
