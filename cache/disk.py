@@ -352,7 +352,7 @@ class DiskCache:
             path.unlink(missing_ok=True)
             return self._unkept(file, key)
         self.counts.sealed += 1
-        return self._opened.register(file, target, key.place)
+        return self._opened.register(file, str(target), key.place)
 
     def _unkept(self, file: LocalFile, key: ObjectKey) -> SealedFile:
         sealed = SealedFile(file, None, key.place)

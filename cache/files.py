@@ -47,6 +47,8 @@ class SealedFile:
 
     Attributes
     ----------
+    path : str or None
+        None once it has no name (any more).
     place : str
         Its name below ``objects/``.
     readers : int
@@ -55,7 +57,7 @@ class SealedFile:
 
     __slots__ = ("file", "path", "pid", "place", "readers")
 
-    def __init__(self, file: LocalFile, path: Path | None, place: str) -> None:
+    def __init__(self, file: LocalFile, path: str | None, place: str) -> None:
         self.file = file
         self.path = path
         self.place = place
@@ -63,7 +65,7 @@ class SealedFile:
         self.readers = 0
 
 
-def open_sealed(path: Path, size: int) -> LocalFile | None:
+def open_sealed(path: str | Path, size: int) -> LocalFile | None:
     """Open a sealed file read-only under LOCK_SH; None if it is not there, is being taken away, or has another size."""
     try:
         file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -75,7 +77,7 @@ def open_sealed(path: Path, size: int) -> LocalFile | None:
     return file if same_file(path, file.descriptor, size) else None
 
 
-def same_file(path: Path, descriptor: int, size: int | None = None) -> bool:
+def same_file(path: str | Path, descriptor: int, size: int | None = None) -> bool:
     """Whether ``path`` names the open file (and that has ``size`` bytes)."""
     try:
         named = os.stat(path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Fetch: TypeAlias = Callable[[int, int], Awaitable[memoryview]]
 """Bytes ``start`` to ``end`` (exclusive) of one version of one object; raises Stale if the object has changed."""
+
+
+_PLACES: Final = 8192
 
 
 def digest(text: str) -> str:
@@ -18,7 +21,14 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
+@lru_cache(maxsize=_PLACES)
+def _place(store: str, key: str, version: str, size: int) -> str:
+    """Every open of a file asks for this, and the same files are opened again and again."""
+    version = digest(f"{version}\0{size}")
+    return f"{digest(store)}/{digest(key)}/{version}"
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectKey:
     """One version of one object.
 
@@ -39,11 +49,10 @@ class ObjectKey:
     version: str
     size: int
 
-    @cached_property
+    @property
     def place(self) -> str:
         """Path of the sealed file below ``objects/``, as text."""
-        version = digest(f"{self.version}\0{self.size}")
-        return f"{digest(self.store)}/{digest(self.key)}/{version}"
+        return _place(self.store, self.key, self.version, self.size)
 
     @property
     def relative(self) -> Path:

@@ -38,7 +38,8 @@ class OpenFiles:
     """
 
     def __init__(self, objects: Path, index: Index, counts: Counts, clock: Callable[[], float]) -> None:
-        self._objects = objects
+        # Text: joining Paths takes as long as the open itself.
+        self._root = str(objects)
         self._index = index
         self._counts = counts
         self._clock = clock
@@ -64,7 +65,7 @@ class OpenFiles:
                 sealed.readers += 1
                 self._counts.hits += 1
                 return sealed
-        path = self._objects / place
+        path = f"{self._root}/{place}"
         file = open_sealed(path, key.size)
         with self._lock:
             if file is None:
@@ -73,7 +74,7 @@ class OpenFiles:
             self._counts.hits += 1
         return self.register(file, path, place)
 
-    def register(self, file: LocalFile, path: Path, place: str) -> SealedFile:
+    def register(self, file: LocalFile, path: str, place: str) -> SealedFile:
         """The one open file of a place: this one, or that which another thread registered first."""
         with self._lock:
             sealed = self._open.get(place)

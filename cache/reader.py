@@ -60,7 +60,7 @@ class Reader:
     def path(self) -> Path | None:
         """Where the complete file lies; None while partial, and when the cache had no room to keep it."""
         sealed = self.sealed
-        return sealed.path if sealed else None
+        return Path(sealed.path) if sealed is not None and sealed.path is not None else None
 
     def fileno(self) -> int | None:
         """Descriptor of the complete file, or None.
