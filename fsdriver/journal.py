@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from fsdriver.attributes import Record
 from fsdriver.errors import ConfigError
+from fsdriver.names import escape, unescape
 
 SCHEMA_VERSION: Final = 1
 UNKNOWN: Final = "?"
@@ -200,6 +201,17 @@ class Journal:
             return self._rows("store=?", (store,))
         return self._rows("store=? AND key>=? AND key<?", (store, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)))
 
+    def implied_directories(self, store: str, prefix: str) -> Sequence[str]:
+        """Key segments directly below a prefix under which something deeper is to be made."""
+        end = prefix[:-1] + "0" if prefix else chr(0x10FFFF)
+        with self._lock:
+            rows = self._db.execute(
+                "SELECT DISTINCT substr(rest, 1, instr(rest, '/') - 1) FROM (SELECT substr(key, ?) AS rest FROM pending "
+                "WHERE store=? AND key>? AND key<? AND action<>'delete' AND held=0) WHERE instr(rest, '/') > 0",
+                (len(prefix) + 1, store, prefix, end),
+            ).fetchall()
+        return [row[0] for row in rows]
+
     def ready(self, store: str, now: float, limit: int) -> Sequence[Pending]:
         """Rows that can be carried out now, oldest first.
 
@@ -245,19 +257,20 @@ class Journal:
         with self._lock:
             rows = self._db.execute(
                 "SELECT name, record, seq FROM attributes WHERE store=? AND root=? AND directory=?",
-                (store, root, directory),
+                (store, root, escape(directory)),
             ).fetchall()
-        return {
-            name: AttributeChange(store, root, directory, name, json.loads(record) if record else None, seq)
+        changes = (
+            AttributeChange(store, root, directory, unescape(name), json.loads(record) if record else None, seq)
             for name, record, seq in rows
-        }
+        )
+        return {change.name: change for change in changes}
 
     def attribute_change(self, store: str, root: str, directory: str, name: str) -> AttributeChange | None:
         """The record of one name that an attribute object still lacks."""
         with self._lock:
             row = self._db.execute(
                 "SELECT record, seq FROM attributes WHERE store=? AND root=? AND directory=? AND name=?",
-                (store, root, directory, name),
+                (store, root, escape(directory), escape(name)),
             ).fetchone()
         return (
             AttributeChange(store, root, directory, name, json.loads(row[0]) if row[0] else None, row[1])
@@ -269,7 +282,8 @@ class Journal:
         """Whether an attribute object lacks anything."""
         with self._lock:
             row = self._db.execute(
-                "SELECT 1 FROM attributes WHERE store=? AND root=? AND directory=? LIMIT 1", (store, root, directory)
+                "SELECT 1 FROM attributes WHERE store=? AND root=? AND directory=? LIMIT 1",
+                (store, root, escape(directory)),
             ).fetchone()
         return row is not None
 
@@ -309,7 +323,7 @@ class Journal:
             self._db.execute(
                 f"INSERT OR REPLACE INTO pending ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,NULL)",
                 (
-                    row.store, row.key, row.parent, seq, row.action.value, row.root, row.path, base, row.staging, row.source,
+                    row.store, row.key, row.parent, seq, row.action.value, row.root, escape(row.path), base, row.staging, row.source,
                     row.source_version, row.size, json.dumps(row.record) if row.record is not None else None,
                     int(old is not None and old.inflight), int(row.held),
                 ),
@@ -419,6 +433,6 @@ def _pending(*row: Any) -> Pending:
     store, key, parent, seq = names
     parsed = json.loads(record) if record else None
     return Pending(
-        store, key, parent, seq, Action(action), root, path, base, staging, source, version, size, parsed, bool(inflight),
+        store, key, parent, seq, Action(action), root, unescape(path), base, staging, source, version, size, parsed, bool(inflight),
         bool(held), attempts, error,
     )  # fmt: skip

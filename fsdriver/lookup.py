@@ -321,11 +321,12 @@ class Lookup:
         identity, prefix = self.backend.identity, self.directory_key(path)
         owed = [row for row in self.journal.children(identity, prefix) if not row.held]
         marker = self.journal.get(identity, prefix) if path else None
+        implied = self.journal.implied_directories(identity, prefix)
         listed, attributes = await asyncio.gather(self._pages(prefix), self.attributes(path, fresh=True))
         objects, prefixes, exists = listed
         entries: dict[str, Entry] = {}
         unverified: set[str] = set()
-        for name in prefixes:
+        for name in {*prefixes, *(names.unescape(segment) for segment in implied)}:
             if path or name != names.RESERVED:
                 entries[name] = self.new_directory(f"{path}/{name}" if path else name)
         for shown, name in names.shown_names(objects, entries.keys()).items():

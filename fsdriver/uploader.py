@@ -332,11 +332,18 @@ class Uploader:
             self.counters.uploaded += 1
             self.counters.bytes += before[0]
             if signature(descriptor) != before or info.size != before[0]:
-                log.info("%s changed while it was uploaded; it is sent again", row.path)
-                self.journal.write(replace(row, size=os.fstat(descriptor).st_size))
+                self._send_again(row, os.fstat(descriptor).st_size)
             return info.version, before
         finally:
             os.close(descriptor)
+
+    def _send_again(self, row: Pending, size: int) -> None:
+        """The file moved while it was sent; a row that was replaced meanwhile stands for the newer bytes already."""
+        with self.journal.transaction():
+            current = self.journal.get(row.store, row.key)
+            if current is not None and current.seq == row.seq:
+                log.info("%s changed while it was uploaded; it is sent again", row.path)
+                self.journal.write(replace(current, size=size))
 
     def _entry(self, row: Pending) -> Entry:
         return apply_record(Entry(Kind.FILE, size=row.size), row.record or {})
