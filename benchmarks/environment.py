@@ -15,23 +15,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+import obstore
 import psutil
+from obstore.store import S3Store
 
 from fsdriver.config import from_url
 from fsdriver.engine import Engine, open_engine
 from fsdriver.services import WriteMode
-from fsdriver.testing.servers import S3Service, SeaweedFS
+from fsdriver.testing.servers import REGION, S3Service, SeaweedFS
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 PART: Final = 16 * MIB
 COMMAND_SECONDS: Final = 120.0
-ON_MEMORY: Final = frozenset({"tmpfs", "ramfs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,7 @@ class Mount:
 
     def cpu_seconds(self) -> float:
         """Processor time of the daemon so far."""
-        times = self.daemon.cpu_times()
-        return float(times.user + times.system)
+        return cpu_seconds(self.daemon)
 
 
 class Environment:
@@ -94,7 +95,7 @@ class Environment:
         self.directory = Path(tempfile.mkdtemp(prefix="fsdriver-bench-", dir=parent or "/var/tmp"))
         self._server = SeaweedFS(self.directory / "s3")
         self._service: S3Service | None = None
-        self._objects: dict[tuple[str, int], str] = {}
+        self._objects: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -115,9 +116,21 @@ class Environment:
             os.environ.update(self._service.environment())
         return self._service
 
-    def server_memory(self) -> float:
-        """Resident memory of the S3 server, MiB."""
-        return float(psutil.Process(self.service.pid).memory_info().rss) / MIB
+    def server_cpu_seconds(self) -> float:
+        """Processor time of the S3 server so far."""
+        return cpu_seconds(psutil.Process(self.service.pid))
+
+    def store(self, bucket: str) -> S3Store:
+        """The bucket through obstore, with its own defaults."""
+        service = self.service
+        return S3Store(
+            bucket,
+            endpoint=service.endpoint,
+            access_key_id=service.access_key,
+            secret_access_key=service.secret_key,
+            region=REGION,
+            client_options={"allow_http": True},
+        )
 
     def bucket(self) -> str:
         """A fresh bucket."""
@@ -125,11 +138,21 @@ class Environment:
 
     def large_object(self, size: int) -> tuple[str, str]:
         """Bucket and key of an object of ``size`` random bytes; made once, then shared by the figures."""
-        if ("large", size) not in self._objects:
+        name = f"large {size}"
+        if name not in self._objects:
             bucket = self.bucket()
             upload_random(self.service.client(), bucket, "large", size)
-            self._objects["large", size] = bucket
-        return self._objects["large", size], "large"
+            self._objects[name] = bucket
+        return self._objects[name], "large"
+
+    def small_objects(self, name: str, objects: Mapping[str, bytes]) -> str:
+        """Bucket with small objects; made once for each ``name``."""
+        if name not in self._objects:
+            store = self.store(bucket := self.bucket())
+            with ThreadPoolExecutor(8) as pool:
+                list(pool.map(lambda item: obstore.put(store, item[0], item[1]), objects.items()))
+            self._objects[name] = bucket
+        return self._objects[name]
 
     # -- directories and mounts --------------------------------------------------------------------------------------
 
@@ -163,23 +186,38 @@ class Environment:
     @contextlib.contextmanager
     def engine(self, url: str, *, write: WriteMode = "through", **options: str) -> Iterator[Engine]:
         """An engine in this process, with a fresh cache and state."""
-        with self.folder() as home, _environment(places(home)):
+        with self.folder() as home, self.variables(places(home)):
             engine = open_engine(from_url(url, options), write=write)
             try:
                 yield engine
             finally:
                 engine.close()
 
+    @contextlib.contextmanager
+    def variables(self, values: Mapping[str, str]) -> Iterator[None]:
+        """Environment variables of this process, for a while."""
+        before = dict(os.environ)
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            os.environ.clear()
+            os.environ.update(before)
 
-@contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of a process so far."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def requests_of(status: Mapping[str, Any]) -> dict[str, int]:
+    """Requests to the stores by kind, of a mount's status."""
+    total: dict[str, int] = {}
+    for route in status["routes"]:
+        for name, count in route["requests"].items():
+            total[name] = total.get(name, 0) + count
+    return total
 
 
 def places(home: Path) -> dict[str, str]:
@@ -189,7 +227,7 @@ def places(home: Path) -> dict[str, str]:
     return {
         "FSDRIVER_CACHE_DIR": str(home / "cache"),
         "FSDRIVER_STATE_DIR": str(home / "state"),
-        "XDG_RUNTIME_DIR": str(home / "run"),
+        "FSDRIVER_RUNTIME_DIR": str(home / "run"),
     }
 
 
