@@ -120,6 +120,7 @@ class Uploader:
         self._errors: dict[str, FsdriverError] = {}
         self._closed = False
         self._waiting = 0
+        self._copied_from: dict[str, str] = {}
         self._next_flush = 0.0
         self._owed_since: dict[tuple[str, str], float] = {}
         self._flushes: set[asyncio.Task[None]] = set()
@@ -222,7 +223,9 @@ class Uploader:
             self._wake.clear()
             if self._try_lock():
                 for row in self.journal.ready(identity, time.time(), max(0, MAX_IN_FLIGHT - len(self._running))):
-                    if self.journal.claim(row):
+                    if row.key not in self._copied_from.values() and self.journal.claim(row):
+                        if row.source is not None:
+                            self._copied_from[row.key] = row.source
                         self._spawn(self._running, self._carry_out(row))
                 self._flush_attributes()
             with contextlib.suppress(TimeoutError):
@@ -296,6 +299,8 @@ class Uploader:
         else:
             self._errors.pop(row.key, None)
             self._done(row, version, sealed)
+        finally:
+            self._copied_from.pop(row.key, None)
         await self._advanced()
 
     async def _send(self, row: Pending) -> tuple[str, Signature | None]:
