@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fsdriver import names
+from fsdriver.anticipation import PAGES, Anticipation, TooManyPages
 from fsdriver.attributes import META_PREFIX, AttributeObject, Record, apply_metadata, apply_record
 from fsdriver.backends.base import Backend, ObjectInfo
 from fsdriver.cache import Epochs
@@ -21,6 +23,8 @@ from fsdriver.entry import Entry, Kind
 from fsdriver.errors import Corrupt, NotDirectory, NotFound
 from fsdriver.journal import Action, Journal, Pending
 from fsdriver.runtime import on_loop
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Lookup:
         self.hidden = 0
         self.uncommitted: dict[str, Uncommitted] = {}
         self.memory = Directories(epochs, self._epoch_name, ttl, negative_ttl, time.monotonic)
+        self._anticipation = Anticipation(0.0 if foreign_metadata else ttl, time.monotonic)
         self._checked = False
         self._loads: dict[str, asyncio.Future[Mapping[str, Entry]]] = {}
 
@@ -227,6 +232,8 @@ class Lookup:
             entry = (await self.list(parent, fresh=fresh)).get(name)
         else:
             entry = await self._ask(path)
+            if path and entry is not None and not fresh:
+                self._anticipate(split(path)[0])
         self.memory.learn(path, entry)
         if entry is None:
             raise NotFound("no such file or directory", path)
@@ -292,16 +299,41 @@ class Lookup:
         if not fresh and (found := self.memory.listing(path)) is not None:
             return found
         await on_loop()
-        if (load := self._loads.get(path)) is None:
-            load = self._loads[path] = asyncio.ensure_future(self._load(path))
-            load.add_done_callback(lambda _: self._loads.pop(path, None))
-        return await asyncio.shield(load)
+        while True:
+            if (load := self._loads.get(path)) is None:
+                load = self._begin_load(path)
+            try:
+                return await asyncio.shield(load)
+            except TooManyPages:
+                continue  # an unasked listing was under way; this one has no limit
 
-    async def _load(self, path: str) -> Mapping[str, Entry]:
+    def _begin_load(self, path: str, most: int | None = None) -> asyncio.Future[Mapping[str, Entry]]:
+        load = self._loads[path] = asyncio.ensure_future(self._load(path, most))
+        load.add_done_callback(lambda _: self._loads.pop(path, None))
+        return load
+
+    def _anticipate(self, directory: str) -> None:
+        """List a directory whose names are asked for one by one, without anybody waiting for it."""
+
+        def ended(load: asyncio.Future[Mapping[str, Entry]]) -> None:
+            error = None if load.cancelled() else load.exception()
+            if isinstance(error, TooManyPages):
+                self._anticipation.give_up(directory)
+            elif error is not None:
+                log.info("%s was not listed ahead, its names are asked for one by one: %s", directory or "/", error)
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return  # the journal knew the name: nothing was asked of the store
+        if directory not in self._loads and self._anticipation.note(directory):
+            self._begin_load(directory, PAGES).add_done_callback(ended)
+
+    async def _load(self, path: str, most: int | None) -> Mapping[str, Entry]:
         for _ in range(3):
             started = self.memory.begin_listing(path)
             try:
-                entries, unverified, exists = await self._read(path)
+                entries, unverified, exists = await self._read(path, most)
             except BaseException:
                 started.changes = None
                 raise
@@ -317,12 +349,12 @@ class Lookup:
         if entry.kind is not Kind.DIRECTORY:
             raise NotDirectory("not a directory", path)
 
-    async def _read(self, path: str) -> tuple[dict[str, Entry], set[str], bool]:
+    async def _read(self, path: str, most: int | None) -> tuple[dict[str, Entry], set[str], bool]:
         identity, prefix = self.backend.identity, self.directory_key(path)
         owed = [row for row in self.journal.children(identity, prefix) if not row.held]
         marker = self.journal.get(identity, prefix) if path else None
         implied = self.journal.implied_directories(identity, prefix)
-        listed, attributes = await asyncio.gather(self._pages(prefix), self.attributes(path, fresh=True))
+        listed, attributes = await asyncio.gather(self._pages(prefix, most), self.attributes(path, fresh=True))
         objects, prefixes, exists = listed
         entries: dict[str, Entry] = {}
         unverified: set[str] = set()
@@ -351,11 +383,15 @@ class Lookup:
             exists = False
         return entries, unverified, exists
 
-    async def _pages(self, prefix: str) -> tuple[dict[str, ObjectInfo], Sequence[str], bool]:
+    async def _pages(self, prefix: str, most: int | None) -> tuple[dict[str, ObjectInfo], Sequence[str], bool]:
         objects: dict[str, ObjectInfo] = {}
         prefixes = []
         exists = False
+        pages = 0
         async for page in self.backend.list(prefix, delimiter=True):
+            pages += 1
+            if most is not None and pages > most:
+                raise TooManyPages(prefix)
             for info in page.objects:
                 exists = True
                 if info.key == prefix:
