@@ -373,7 +373,12 @@ class OpenFiles:
 
 def _is_version(reader: AnyReader | None, entry: Entry) -> bool:
     """The reader is of the bytes that the entry stands for."""
-    return reader is not None and not isinstance(reader, StagedReader) and entry.staging is None and reader.key.version == entry.version
+    return (
+        reader is not None
+        and not isinstance(reader, StagedReader)
+        and entry.staging is None
+        and reader.key.version == entry.version
+    )
 
 
 def _identity(descriptor: int) -> _Identity:

@@ -60,7 +60,7 @@ class Passthrough:
             EPERM without CAP_SYS_ADMIN, ELOOP on too deeply stacked file systems.
         """
         request = bytearray(BACKING_MAP.pack(descriptor, 0, 0))
-        backing_id = fcntl.ioctl(self.device, BACKING_OPEN, request, True)
+        backing_id: int = fcntl.ioctl(self.device, BACKING_OPEN, request, True)
         self.in_use += 1
         return backing_id
 

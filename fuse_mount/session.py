@@ -160,7 +160,7 @@ class Session:
                 if error.errno in {errno.ENOENT, errno.EINTR, errno.EAGAIN}:
                     continue
                 if error.errno != errno.ENODEV:
-                    log.error("reading from the kernel failed, the mount ends: %s", error)
+                    log.exception("reading from the kernel failed, the mount ends")
                     self.failure = str(error)
                 return
             _, opcode, unique, nodeid, uid, gid, pid, _, _ = unpack(buffer)

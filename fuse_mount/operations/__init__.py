@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.fuse_mount.protocol import Opcode
+
 from . import attributes, directories, files, namespace, ranges, xattrs
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import InvalidName, ReadOnly
-
 from fsdriver.fuse_mount.openfile import OpenState
 from fsdriver.fuse_mount.protocol import (
     ATTR,
@@ -79,7 +78,7 @@ async def _statx(fs: FileSystem, node: Node) -> Reply:
 def setattr_(fs: FileSystem, request: Request) -> Answer:
     """SETATTR: size, mode, owner and times."""
     fields = SETATTR_IN.unpack_from(request.body)
-    valid, _, _, size, _, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, _, uid, gid, _ = fields
+    valid, _, _, size, _, atime, mtime, _, atime_ns, mtime_ns, _, mode, _, uid, gid, _ = fields
     flags = SetattrValid(valid)
     node = fs.table[request.nodeid]
     if isinstance(node.synthetic, Probe):
@@ -182,7 +181,8 @@ async def _truncate(fs: FileSystem, node: Node, size: int, *, by_handle: bool) -
 
 
 async def _set_size(fs: FileSystem, node: Node, state: OpenState, size: int, *, commit: bool) -> Entry:
-    assert state.staged is not None and node.route is not None
+    assert state.staged is not None
+    assert node.route is not None
     os.ftruncate(state.staged.fileno(), size)
     state.untouched = None
     path = node.path()

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.entry import TYPE_BITS, Entry
 from fsdriver.errors import NotFound, Stale
-
 from fsdriver.fuse_mount.handles import DirectoryHandle
 from fsdriver.fuse_mount.protocol import ATTR, ENTRY_HEAD, OPEN_OUT, READ_IN, RELEASE_IN, pack_dirent
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from fsdriver.route import Route
-
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
+    from fsdriver.route import Route
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 

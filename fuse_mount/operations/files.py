@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import AlreadyExists, NotFound, ReadOnly, Stale
-
 from fsdriver.fuse_mount.handles import FileHandle
 from fsdriver.fuse_mount.openfile import OpenState
 from fsdriver.fuse_mount.protocol import (
@@ -30,16 +29,16 @@ from fsdriver.fuse_mount.protocol import (
 )
 from fsdriver.fuse_mount.session import MAX_WRITE
 from fsdriver.fuse_mount.synthetic import Probe, SyntheticFile
+
 from .namespace import check_name, new_attributes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from fsdriver.staging import StagedFile
-
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request, Session
+    from fsdriver.staging import StagedFile
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from fsdriver.entry import KIND_OF_TYPE, Changes, Entry, Kind
 from fsdriver.errors import AlreadyExists, CrossRoute, InvalidName, NameTooLong, NotFound, ReadOnly, Stale, Unsupported
-
 from fsdriver.fuse_mount.inodes import content_of
 from fsdriver.fuse_mount.protocol import (
     FORGET_IN,

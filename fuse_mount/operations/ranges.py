@@ -9,7 +9,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.errors import CrossRoute, Stale
-
 from fsdriver.fuse_mount.protocol import COPY_FILE_RANGE_IN, FALLOCATE_IN, LSEEK_IN, LSEEK_OUT, WRITE_OUT
 
 if TYPE_CHECKING:

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import AccessDenied, ReadOnly, Unsupported
-
 from fsdriver.fuse_mount.protocol import GETXATTR_IN, SETXATTR_IN, XATTR_OUT, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from fsdriver.route import Route
-
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
+    from fsdriver.route import Route
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 

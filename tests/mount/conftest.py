@@ -21,6 +21,14 @@ MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
+@contextlib.contextmanager
+def fails_with(*codes: int) -> Iterator[None]:
+    """The block raises an OSError with one of these errnos."""
+    with pytest.raises(OSError, match=r"Errno") as raised:
+        yield
+    assert raised.value.errno in codes
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if "tests/mount/" in str(item.path):

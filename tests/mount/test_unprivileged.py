@@ -74,7 +74,10 @@ def python(tmp_path_factory) -> tuple[str, dict[str, str]]:
     """An interpreter with this package that the user may run: this one, the system's, or one of the user's own."""
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user")
-    paths = {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), sysconfig.get_path("purelib")]), "PYTHONDONTWRITEBYTECODE": "1"}
+    paths = {
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), sysconfig.get_path("purelib")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     for candidate in (sys.executable, "/usr/bin/python3"):
         if _runs_as_user(candidate, paths):
             return candidate, paths
