@@ -363,8 +363,8 @@ class NameChanges(Lookup):
             raise AlreadyExists("the name is taken", path)
         now, d = time.time_ns(), self.defaults
         entry = Entry(
-            kind, size=len(target.encode(errors="surrogateescape")), mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=now, mtime_ns=now,
-            ctime_ns=now, ino=self.inode(f"{self.key(path)}|{now}"), target=target, rdev=rdev,
+            kind, size=len(target.encode(errors="surrogateescape")), mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=now,
+            mtime_ns=now, ctime_ns=now, ino=self.inode(f"{self.key(path)}|{now}"), target=target, rdev=rdev,
         )  # fmt: skip
         entry = self._with_changes(entry, changes)
         with self.changing():

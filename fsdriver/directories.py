@@ -198,7 +198,7 @@ class Directories:
             return True
 
     def change(self, path: str, entry: Entry | None) -> None:
-        """This process changed a path: remember it, and tell the other processes."""
+        """A path was changed here: remember it, and tell the other processes."""
         now = self.clock()
         with self.lock:
             if entry is not None and entry.kind is Kind.DIRECTORY:

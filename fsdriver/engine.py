@@ -236,7 +236,7 @@ def _forget(engine: Engine) -> None:
 
 def _after_fork() -> None:
     """A child inherits descriptors and locks it must not use: it starts with an empty registry."""
-    global _registry_lock
+    global _registry_lock  # noqa: PLW0603 - one that a thread of the parent held at the fork would stay held here
     _registry_lock = threading.Lock()
     _inherited.extend(_registry.values())
     _registry.clear()

@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS pending (
     store TEXT NOT NULL, key TEXT NOT NULL, parent TEXT NOT NULL,
     seq INTEGER NOT NULL, action TEXT NOT NULL, root TEXT NOT NULL, path TEXT NOT NULL,
     base TEXT, staging TEXT, source TEXT, source_version TEXT, size INTEGER NOT NULL, record TEXT,
-    inflight INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0, not_before REAL NOT NULL DEFAULT 0, error TEXT,
+    inflight INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0, error TEXT,
     PRIMARY KEY (store, key)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pending_seq ON pending (store, seq);
@@ -323,8 +324,8 @@ class Journal:
             self._db.execute(
                 f"INSERT OR REPLACE INTO pending ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,NULL)",
                 (
-                    row.store, row.key, row.parent, seq, row.action.value, row.root, escape(row.path), base, row.staging, row.source,
-                    row.source_version, row.size, json.dumps(row.record) if row.record is not None else None,
+                    row.store, row.key, row.parent, seq, row.action.value, row.root, escape(row.path), base, row.staging,
+                    row.source, row.source_version, row.size, json.dumps(row.record) if row.record is not None else None,
                     int(old is not None and old.inflight), int(row.held),
                 ),
             )  # fmt: skip
@@ -433,6 +434,6 @@ def _pending(*row: Any) -> Pending:
     store, key, parent, seq = names
     parsed = json.loads(record) if record else None
     return Pending(
-        store, key, parent, seq, Action(action), root, unescape(path), base, staging, source, version, size, parsed, bool(inflight),
-        bool(held), attempts, error,
+        store, key, parent, seq, Action(action), root, unescape(path), base, staging, source, version, size, parsed,
+        bool(inflight), bool(held), attempts, error,
     )  # fmt: skip

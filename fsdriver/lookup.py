@@ -153,8 +153,8 @@ class Lookup:
             entry = self.new_directory(row.path)
         else:
             entry = Entry(
-                Kind.FILE, size=row.size, version=row.source_version, staging=row.staging, key=row.source, mode=self.defaults.mode,
-                uid=self.defaults.uid, gid=self.defaults.gid, ino=self.inode(row.key),
+                Kind.FILE, size=row.size, version=row.source_version, staging=row.staging, key=row.source,
+                mode=self.defaults.mode, uid=self.defaults.uid, gid=self.defaults.gid, ino=self.inode(row.key),
             )  # fmt: skip
         record = record or row.record
         return apply_record(entry, record) if record and row.action is not Action.MARKER else entry

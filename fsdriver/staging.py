@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final, Self, TypeAlias
 
 from fsdriver.errors import NoSpace
 
@@ -115,7 +115,7 @@ class StagedReader:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def __enter__(self) -> StagedReader:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -28,7 +28,7 @@ from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache, ObjectKey
 from fsdriver.directories import Directories
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, NotFound, ReadOnly, Stale
+from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale
 from fsdriver.journal import Action, Journal, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.staging import Signature, Staging, signature
@@ -389,7 +389,8 @@ class Uploader:
 
     def _rekey(self, row: Pending, version: str) -> None:
         """The copy's bytes are in the cache under the key they were copied from: move them to their new key."""
-        assert row.source is not None and row.source_version is not None
+        assert row.source is not None
+        assert row.source_version is not None
         old = ObjectKey(self.backend.identity, row.source, row.source_version, row.size)
         path = self.staging.name()
         if self.cache.contains(old) and self.cache.unseal(old, path, reader=None):
@@ -411,6 +412,3 @@ class Uploader:
                     "%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept
                 )
         self._on_conflict(row, kept)
-
-
-__all__ = ["NotFound", "UploadCounters", "Uploader"]

@@ -15,10 +15,20 @@ from fsdriver.backends.base import ABSENT
 from fsdriver.config import Config
 from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes, Entry, Kind
-from fsdriver.errors import AlreadyExists, DirectoryNotEmpty, IsDirectory, NotDirectory, NotFound, ReadOnly, Stale, Unsupported
+from fsdriver.errors import (
+    AlreadyExists,
+    DirectoryNotEmpty,
+    IsDirectory,
+    NotDirectory,
+    NotFound,
+    ReadOnly,
+    Stale,
+    Unsupported,
+)
 from fsdriver.route import Route
 from fsdriver.runtime import on_loop, run
 
+PLAIN = Changes()
 Mode = Literal["back", "through"]
 
 
@@ -56,7 +66,9 @@ async def _objects(route: Route) -> dict[str, int]:
     await on_loop()
     found = {}
     async for page in route.backend.list(route.root_key, delimiter=False):
-        found |= {info.key.removeprefix(route.root_key): info.size for info in page.objects if info.key != route.root_key}
+        found |= {
+            info.key.removeprefix(route.root_key): info.size for info in page.objects if info.key != route.root_key
+        }
     return found
 
 
@@ -72,7 +84,7 @@ def tree(config: dict[str, Any], tier_places: Path, request: pytest.FixtureReque
     tree.engine.close()
 
 
-def write(route: Route, path: str, data: bytes, changes: Changes = Changes()) -> None:
+def write(route: Route, path: str, data: bytes, changes: Changes = PLAIN) -> None:
     """Create or replace a file the way the mount does."""
     staged = route.new_file()
     run(route.create(path, staged, changes))

@@ -55,7 +55,9 @@ def test_metadata_is_printable_ascii_and_restores_mode_owner_and_mtime(entry: En
     )  # fmt: skip
 
 
-@given(st.dictionaries(st.sampled_from(["fsdriver-mode", "fsdriver-uid", "fsdriver-mtime", "fsdriver-kind"]), st.text()))
+@given(
+    st.dictionaries(st.sampled_from(["fsdriver-mode", "fsdriver-uid", "fsdriver-mtime", "fsdriver-kind"]), st.text())
+)
 def test_foreign_metadata_never_fails(metadata: dict[str, str]) -> None:
     apply_metadata(Entry(Kind.FILE), metadata)
 
