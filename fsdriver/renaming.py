@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from fsdriver.backends.base import ABSENT
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import Unsupported
+from fsdriver.errors import Stale, Unsupported
 from fsdriver.journal import Action
 from fsdriver.lookup import Uncommitted
 from fsdriver.runtime import on_loop
@@ -101,17 +101,22 @@ async def exchange_files(route: Route, first: str, one: Entry, second: str, othe
         raise Unsupported("directories cannot be exchanged; rename them one after the other", first)
     if first in route.uncommitted or second in route.uncommitted:
         raise Unsupported("a file that is being created cannot be exchanged; close it first", first)
-    if one.kind is other.kind is Kind.FILE and one.staging is None and other.staging is None:
+    copied: Entry | None = None
+    for _ in range(3):
+        with route.changing():
+            one, other = route.cached(first) or one, route.cached(second) or other
+            stored = one.kind is other.kind is Kind.FILE and one.staging is None and other.staging is None
+            if not stored or copied is not None:
+                made_first = _owe_bytes(route, second, other, first, one)
+                made_second = _owe_bytes(route, first, copied or one, second, other)
+                route.touch_parent(first)
+                route.touch_parent(second)
+                route.memory.change(first, made_first)
+                route.memory.change(second, made_second)
+                return
         # Both are in the store: two copies that read from each other would wait for each other for ever.
-        one = replace(one, staging=str(await route.materialize(first, one)), version=None)
-    with route.changing():
-        other = route.cached(second) or other
-        made_first = _owe_bytes(route, second, other, first, one)
-        made_second = _owe_bytes(route, first, one, second, other)
-        route.touch_parent(first)
-        route.touch_parent(second)
-        route.memory.change(first, made_first)
-        route.memory.change(second, made_second)
+        copied = replace(one, staging=str(await route.materialize(first, one)), version=None)
+    raise Stale("the two files change faster than they can be exchanged", first)
 
 
 def _owe_bytes(route: NameChanges, source: str, entry: Entry, target: str, there: Entry) -> Entry:
