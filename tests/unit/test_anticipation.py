@@ -1,0 +1,43 @@
+"""When a directory is listed because its names are asked for one by one."""
+
+from __future__ import annotations
+
+from fsdriver.anticipation import ENOUGH, Anticipation
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def ask(anticipation: Anticipation, directory: str, times: int) -> list[bool]:
+    return [anticipation.note(directory) for _ in range(times)]
+
+
+def test_many_names_of_one_directory_list_it_once() -> None:
+    assert ask(Anticipation(10.0, Clock()), "a", ENOUGH + 1) == [False] * (ENOUGH - 1) + [True, False]
+
+
+def test_names_of_many_directories_list_none() -> None:
+    anticipation = Anticipation(10.0, Clock())
+    assert not any(anticipation.note(str(number)) for _ in range(ENOUGH - 1) for number in range(50))
+
+
+def test_names_asked_for_now_and_then_list_nothing() -> None:
+    clock = Clock()
+    anticipation = Anticipation(10.0, clock)
+    for _ in range(3 * ENOUGH):
+        assert not anticipation.note("a")
+        clock.now += 11.0
+
+
+def test_a_large_directory_is_not_tried_again() -> None:
+    anticipation = Anticipation(10.0, Clock())
+    anticipation.give_up("a")
+    assert not any(ask(anticipation, "a", 3 * ENOUGH))
+
+
+def test_without_a_ttl_a_listing_is_worth_nothing() -> None:
+    assert not any(ask(Anticipation(0.0, Clock()), "a", 3 * ENOUGH))
