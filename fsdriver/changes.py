@@ -313,7 +313,7 @@ class NameChanges(Lookup):
             entry = self.cached(path) or entry
             self.remove_file_rows(path, entry)
             self.touch_parent(path)
-            self.relink(entry, {path: None})
+            self.relink(entry, {path: None}, time.time_ns())
             self.memory.change(path, None)
         await self.settle([path])
         await self.announce([path])
@@ -335,8 +335,8 @@ class NameChanges(Lookup):
         if row.staging and not self.journal.uses(row.staging) and staging.opened(row.staging) is None:
             staging.remove(row.staging)
 
-    def relink(self, entry: Entry, moves: Mapping[str, str | None]) -> tuple[str, ...]:
-        """Names of a hard-linked file change (old → new, None: removed): tell the others of the link. Returns all names."""
+    def relink(self, entry: Entry, moves: Mapping[str, str | None], now: int) -> tuple[str, ...]:
+        """Names of a hard-linked file change (old → new, None: removed): tell the others, at ctime ``now``. Returns all."""
         if not entry.links:
             return ()
         renamed = (moves.get(name, name) for name in entry.links)
@@ -346,7 +346,7 @@ class NameChanges(Lookup):
             if name in moves.values():
                 continue
             known = self.cached(name)
-            made = replace(known or entry, links=links, ctime_ns=time.time_ns())
+            made = replace(known or entry, links=links, ctime_ns=now)
             if name in self.uncommitted:
                 self.uncommitted[name] = replace(self.uncommitted[name], entry=made)
             else:
@@ -394,7 +394,7 @@ class NameChanges(Lookup):
             else:
                 made_target = self.owe_same_bytes(source, entry, target, made, ABSENT)
                 self.memory.change(target, made_target)
-            self.relink(replace(made, links=names), {target: target})
+            self.relink(made, {target: target}, made.ctime_ns)
             self.touch_parent(target)
         if source in self.uncommitted:
             self.memory.change(target, made)

@@ -28,14 +28,15 @@ def rename_file(route: NameChanges, source: str, moving: Entry, target: str, the
         moving = route.cached(source) or moving
         there = route.cached(target) or there
         if there is not None and there.links:
-            route.relink(there, {target: None})
+            route.relink(there, {target: None}, time.time_ns())
         _move(route, source, moving, target, there)
         route.touch_parent(source)
         route.touch_parent(target)
 
 
 def _move(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
-    made = replace(moving, ctime_ns=time.time_ns(), links=route.relink(moving, {source: target}))
+    now = time.time_ns()
+    made = replace(moving, ctime_ns=now, links=route.relink(moving, {source: target}, now))
     replaced = route.journal.get(route.backend.identity, route.key(target))
     base = ABSENT if there is None else there.version
     overwritten = route.uncommitted.pop(target, None)

@@ -419,9 +419,10 @@ class Route(NameChanges):
         with self.memory.lock:
             if path in self.uncommitted:
                 self.uncommitted[path] = replace(self.uncommitted[path], base=version)
-            if row.action in (Action.PUT, Action.COPY) and before is not None:
+            if row.action in (Action.PUT, Action.COPY):
                 ino = int((row.record or {}).get("ino", 0))
-                self._same_bytes[ino, version] = self._same_bytes.get((ino, before), before)
+                if before is not None:
+                    self._same_bytes[ino, version] = self._same_bytes.get((ino, before), before)
                 if len(self._same_bytes) > REMEMBERED_UPLOADS:
                     self._same_bytes.popitem(last=False)
                 known = self.memory.peek(path)

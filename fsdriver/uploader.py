@@ -251,9 +251,10 @@ class Uploader:
         if now < self._next_flush:
             return
         self._next_flush = now + ATTRIBUTE_LOOK
-        loop.call_later(ATTRIBUTE_LOOK, self._begin)
         patience = ATTRIBUTE_LOOK if self._waiting else ATTRIBUTE_DELAY
         owed = self.journal.attribute_directories(self.backend.identity)
+        if owed or self._running:
+            loop.call_later(ATTRIBUTE_LOOK, self._begin)
         self._owed_since = {key: self._owed_since.get(key, now) for key in ((root, name) for root, name, _ in owed)}
         for (root, directory), since in self._owed_since.items():
             route = self.routes.get(root)

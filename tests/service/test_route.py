@@ -372,3 +372,24 @@ def test_a_read_only_route_refuses_every_change(tree: Tree) -> None:
     with pytest.raises(ReadOnly):
         run(route.publish("f", b""))
     assert tree.objects() == {}
+
+
+def test_attributes_changed_after_the_upload_survive(tree: Tree) -> None:
+    route = tree.route
+    run(route.make("link", Kind.SYMLINK, Changes(), target="x"))
+    write(route, "file", b"x")
+    tree.settle()
+    for path in ("link", "file"):
+        run(route.set_attributes(path, Changes(uid=5, gid=6)))
+    tree.settle()
+    fresh = tree.fresh()
+    assert [(run(fresh.stat(path)).uid, run(fresh.stat(path)).gid) for path in ("link", "file")] == [(5, 6)] * 2
+
+
+def test_names_of_one_file_show_one_ctime(tree: Tree) -> None:
+    route = tree.route
+    write(route, "a", b"x")
+    run(route.link("a", "b"))
+    run(route.link("a", "c"))
+    run(route.rename("b", "d"))
+    assert len({run(route.stat(name)).ctime_ns for name in "acd"}) == 1
