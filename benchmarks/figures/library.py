@@ -12,6 +12,7 @@ import fsspec
 
 from benchmarks.environment import Environment, places
 from benchmarks.harness import Pair, figure
+from fsdriver.engine import open_engine
 
 FILES: Final = 500
 SIZE: Final = 4096
@@ -32,7 +33,12 @@ def _tier(environment: Environment) -> Iterator[tuple[Any, str, list[str]]]:
     bucket = environment.small_objects("library", dict.fromkeys(names, os.urandom(SIZE)))
     with environment.folder() as home, environment.variables(places(home)):
         filesystem, root = fsspec.url_to_fs(f"tier::s3://{bucket}")
-        yield filesystem, bucket, [f"{root}/{name}" for name in names]
+        try:
+            yield filesystem, bucket, [f"{root}/{name}" for name in names]
+        finally:
+            # The process keeps instance and engine; the next figure shall not meet them, without their folders.
+            filesystem.clear_instance_cache()
+            open_engine(write="through").close()
 
 
 def _read(path: str) -> bytes:
