@@ -121,9 +121,12 @@ async def exchange_files(route: Route, first: str, one: Entry, second: str, othe
 
 
 def _owe_bytes(route: NameChanges, source: str, entry: Entry, target: str, there: Entry) -> Entry:
+    """Journal that ``target`` gets the bytes of ``entry``, which ``source`` may have given up already."""
     made = replace(entry, ctime_ns=time.time_ns(), links=())
-    if entry.staging is not None:
+    if entry.kind is Kind.FILE and entry.staging is None:
+        made = replace(made, key=entry.key or route.key(source))
+        route.owe(target, Action.COPY, made, base=there.version, source=made.key, source_version=entry.version)
+    else:
         made = replace(made, version=None, key=None)
         route.owe(target, Action.PUT, made, base=there.version, staging=entry.staging)
-        return made
-    return route.owe_same_bytes(source, entry, target, made, there.version)
+    return made
