@@ -299,9 +299,10 @@ class Journal:
     def attribute_directories(self, store: str) -> Sequence[tuple[str, str, int]]:
         """(root, directory, oldest seq) of every attribute object that lacks something."""
         with self._lock:
-            return self._db.execute(
+            rows = self._db.execute(
                 "SELECT root, directory, min(seq) FROM attributes WHERE store=? GROUP BY root, directory", (store,)
             ).fetchall()
+        return [(root, unescape(directory), seq) for root, directory, seq in rows]
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -397,7 +398,14 @@ class Journal:
             self._db.executemany(
                 "INSERT OR REPLACE INTO attributes (store, root, directory, name, seq, record) VALUES (?,?,?,?,?,?)",
                 [
-                    (c.store, c.root, c.directory, c.name, seq, json.dumps(c.record) if c.record is not None else None)
+                    (
+                        c.store,
+                        c.root,
+                        escape(c.directory),
+                        escape(c.name),
+                        seq,
+                        json.dumps(c.record) if c.record else None,
+                    )
                     for c in changes
                 ],
             )
@@ -407,14 +415,14 @@ class Journal:
         with self.transaction():
             self._db.executemany(
                 "DELETE FROM attributes WHERE store=? AND root=? AND directory=? AND name=? AND seq=?",
-                [(c.store, c.root, c.directory, c.name, c.seq) for c in changes],
+                [(c.store, c.root, escape(c.directory), escape(c.name), c.seq) for c in changes],
             )
 
     def drop_attributes(self, store: str, root: str, directory: str) -> None:
         """The directory is gone: owe nothing for its attribute object."""
         with self.transaction():
             self._db.execute(
-                "DELETE FROM attributes WHERE store=? AND root=? AND directory=?", (store, root, directory)
+                "DELETE FROM attributes WHERE store=? AND root=? AND directory=?", (store, root, escape(directory))
             )
 
     def close(self) -> None:
