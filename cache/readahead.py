@@ -8,7 +8,8 @@ from typing import Final
 
 MIB: Final = 1 << 20
 SMALLEST_REQUEST: Final = 1 * MIB
-LARGEST_REQUEST: Final = 8 * MIB
+LARGEST_REQUEST: Final = 4 * MIB
+"""Twice as much costs more processor time (fresh pages for every buffer) and 50 MiB more memory, and is no faster."""
 REQUESTS_AHEAD: Final = 8
 LARGEST_WINDOW: Final = LARGEST_REQUEST * REQUESTS_AHEAD
 
@@ -36,7 +37,7 @@ class _Stream:
 class ReadAhead:
     """Finds sequential streams among the reads of one reader.
 
-    A read that continues another makes a stream; its window is four times what it has read, from 1 MiB to 64 MiB.
+    A read that continues another makes a stream; its window is four times what it has read, from 1 MiB to 32 MiB.
     Random reads make none, so nothing is fetched that they did not ask for. Once a stream has read 1 MiB, reads up to
     2 MiB from its position belong to it: the kernel sends its own read-ahead slightly out of order. Thread-safe.
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from fsdriver.cache import BLOCK, Epochs, TTLCache
 from fsdriver.cache.blocks import COMING, MISSING, PRESENT, BlockMap
 from fsdriver.cache.memory import Budget, Kept
-from fsdriver.cache.readahead import LARGEST_WINDOW, Plan, ReadAhead
+from fsdriver.cache.readahead import LARGEST_REQUEST, LARGEST_WINDOW, Plan, ReadAhead
 
 MIB = 1 << 20
 
@@ -77,7 +77,7 @@ def test_a_stream_grows_its_window_and_requests() -> None:
     windows = [plan.end - plan.start for plan in plans if plan]
     assert windows == sorted(windows)
     assert windows[-1] == LARGEST_WINDOW
-    assert plans[-1] == Plan(position, position + LARGEST_WINDOW, 8 * MIB)
+    assert plans[-1] == Plan(position, position + LARGEST_WINDOW, LARGEST_REQUEST)
 
 
 def test_random_reads_make_no_plan() -> None:
