@@ -20,7 +20,7 @@ from fsdriver.backends.base import Backend, ObjectInfo
 from fsdriver.cache import Epochs
 from fsdriver.directories import MISSING, Directories, split
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import Corrupt, NotDirectory, NotFound
+from fsdriver.errors import NotDirectory, NotFound
 from fsdriver.journal import Action, Journal, Pending
 from fsdriver.runtime import on_loop
 
@@ -103,7 +103,11 @@ class Lookup:
 
     def key(self, path: str) -> str:
         """Full key of a file's path."""
-        return names.to_key(path, self.root_key)
+        key = names.to_key(path, self.root_key)
+        limit = self.backend.capabilities.segment_limit
+        if limit is not None and len(key) * 4 > limit:
+            names.check_segments(key, limit)
+        return key
 
     def directory_key(self, path: str) -> str:
         """Key prefix of a directory: ends in ``/``, or is empty for the root of a container."""
@@ -111,7 +115,10 @@ class Lookup:
 
     def meta_key(self, directory: str) -> str:
         """Key of a directory's attribute object."""
-        return f"{self.root_key}{META_PREFIX}{names.escape_directory(directory)}"
+        return f"{self.root_key}{META_PREFIX}{self._meta_name(directory)}"
+
+    def _meta_name(self, directory: str) -> str:
+        return names.escape_directory(directory, self.backend.capabilities.segment_limit)
 
     def inode(self, key: str) -> int:
         """The 63-bit inode number an object gets at its creation."""
@@ -190,16 +197,11 @@ class Lookup:
         """The attribute object as the store has it; empty if there is none."""
         key = self.meta_key(path)
         await on_loop()
-        for _ in range(5):
-            try:
-                info = await self.backend.head(key)
-                data = await self.backend.get(key, 0, None, info.version)
-            except NotFound:
-                return AttributeObject()
-            except Corrupt:
-                raise
-            return AttributeObject.parse(bytes(data), info.version, key)
-        raise Corrupt("the attribute object changes faster than it can be read", key)
+        try:
+            info, data = await self.backend.fetch(key)
+        except NotFound:
+            return AttributeObject()
+        return AttributeObject.parse(bytes(data), info.version, key)
 
     # -- stat --------------------------------------------------------------------------------------------------------
 
@@ -433,7 +435,7 @@ class Lookup:
                     continue
                 parent, last = split(name)
                 known = (
-                    await self.attributes(parent) if names.escape_directory(parent) in described else AttributeObject()
+                    await self.attributes(parent) if self._meta_name(parent) in described else AttributeObject()
                 )
                 batch[name] = self.from_object(info, known.entries.get(last))[0]
             yield batch
@@ -452,5 +454,5 @@ class Lookup:
             for info in page.objects
         }
         return frozenset(
-            found | {names.escape_directory(d) for _, d, _ in self.journal.attribute_directories(self.backend.identity)}
+            found | {self._meta_name(d) for _, d, _ in self.journal.attribute_directories(self.backend.identity)}
         )

@@ -112,6 +112,18 @@ def check_name(segment: str) -> None:
         raise NameTooLong(f"a name has at most {NAME_LIMIT} bytes", segment)
 
 
+def check_segments(key: str, limit: int) -> None:
+    """Refuse a key with a segment that its store cannot hold: escaping made a name longer.
+
+    Raises
+    ------
+    NameTooLong
+        A segment is over ``limit`` bytes.
+    """
+    if any(len(segment.encode("utf-8", "surrogateescape")) > limit for segment in key.split("/")):
+        raise NameTooLong(f"a name, escaped for this store, is over its limit of {limit} bytes", key)
+
+
 def shown_names(objects: Collection[str], directories: Collection[str]) -> dict[str, str]:
     """Names under which the objects of one directory are shown.
 
@@ -142,25 +154,27 @@ def shown_names(objects: Collection[str], directories: Collection[str]) -> dict[
     return shown
 
 
-def escape_directory(path: str) -> str:
+def escape_directory(path: str, limit: int | None = None) -> str:
     """Name of the attribute object of a directory, under ``.fsdriver/meta/``.
 
     Parameters
     ----------
     path : str
         Names joined by ``/``, relative to the route; ``""`` is the root.
+    limit : int, optional
+        Bytes that one segment of a key may have in the store, where that is less than 900.
 
     Returns
     -------
     str
         One key segment: the escaped path with ``/`` as ``%2F`` (a literal ``%2F`` as ``%252F``), ``%2F`` for the root;
-        ``sha256-`` and 64 hexadecimal digits where that would be over 900 bytes or begin so itself.
+        ``sha256-`` and 64 hexadecimal digits where that would be over the limit or begin so itself.
     """
     if not path:
         return "%2F"
     key = escape(path)
     flat = _SLASH_ESCAPE.sub(r"%25\1", key).replace("/", "%2F")
-    if flat.startswith("sha256-") or len(flat.encode("utf-8")) > _DIRECTORY_LIMIT:
+    if flat.startswith("sha256-") or len(flat.encode("utf-8")) > (limit or _DIRECTORY_LIMIT):
         return "sha256-" + hashlib.sha256(key.encode("utf-8")).hexdigest()
     return flat
 

@@ -69,6 +69,7 @@ class LocalBackend(Backend):
         metadata=True,
         list_metadata=True,
         strong_versions=False,
+        segment_limit=255,
     )
 
     def __init__(self, root: str, retry: RetryPolicy, *, fsync: bool = True) -> None:

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fsdriver.errors import InvalidName, NameTooLong
-from fsdriver.names import check_name, escape_directory, shown_names, to_key, to_name
+from fsdriver.names import check_name, check_segments, escape_directory, shown_names, to_key, to_name
 
 TRICKY = st.sampled_from(
     [
@@ -158,6 +158,8 @@ def test_attribute_object_names() -> None:
     assert escape_directory("a\n") == "a%0A"
     assert escape_directory("d/" * 400 + "d").startswith("sha256-")
     assert len(escape_directory("sha256-" + "0" * 64)) == 71
+    assert escape_directory("d/" * 70 + "d", limit=255).startswith("sha256-")
+    assert escape_directory("d/" * 50 + "d", limit=255) == escape_directory("d/" * 50 + "d")
     assert escape_directory("sha256-x") != "sha256-x"
 
 
@@ -165,3 +167,9 @@ def test_attribute_object_names() -> None:
 def test_attribute_object_names_are_distinct(left: str, right: str) -> None:
     assert (left == right) == (escape_directory(left) == escape_directory(right))
     assert "/" not in escape_directory(left)
+
+
+def test_a_segment_longer_than_the_store_can_hold_is_refused() -> None:
+    check_segments("a" * 255 + "/" + "b" * 255, 255)
+    with pytest.raises(NameTooLong, match="limit of 255 bytes"):
+        check_segments(f"a/{'%01' * 86}", 255)
