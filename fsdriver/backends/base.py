@@ -78,6 +78,12 @@ class Backend(Calls, ABC):
         self.counters.bytes_read += len(data)
         return data
 
+    async def fetch(self, key: str) -> tuple[ObjectInfo, memoryview]:
+        """A small object whole, with the attributes of the version that was read: one request where the service allows."""
+        info, data = await self._call("get", key, lambda: self._fetch_whole(key))
+        self.counters.bytes_read += len(data)
+        return info, data
+
     async def list(self, prefix: str, *, delimiter: bool = True, start_after: str = "") -> AsyncIterator[Page]:
         """Objects under ``prefix`` (a plain string prefix), in pages.
 
@@ -259,6 +265,10 @@ class Backend(Calls, ABC):
 
     @abstractmethod
     async def _head(self, key: str) -> ObjectInfo: ...
+
+    async def _fetch_whole(self, key: str) -> tuple[ObjectInfo, memoryview]:
+        info = await self._head(key)
+        return info, await self._get(key, 0, None, info.version if self.capabilities.strong_versions else None)
 
     @abstractmethod
     async def _get(self, key: str, start: int, end: int | None, version: str | None) -> memoryview: ...

@@ -83,9 +83,18 @@ class ObjectStoreBackend(Backend):
         except NotFound:
             await self._prove_bucket(key)
             raise
-        attributes = {name.lower(): value for name, value in result.attributes.items() if name not in STANDARD_HEADERS}
-        meta = result.meta
-        return ObjectInfo(key, meta["size"], nanoseconds(meta["last_modified"]), _tag(meta["e_tag"]), attributes)
+        return _info(key, result)
+
+    async def _fetch_whole(self, key: str) -> tuple[ObjectInfo, memoryview]:
+        if not is_plain(key):
+            return await super()._fetch_whole(key)
+        result = await self._send(key, obstore.get_async, self._store, key)
+        info, data = _info(key, result), memoryview(await self._send(key, result.bytes_async))
+        if len(data) != info.size:
+            short = Corrupt(f"{self.location} sent {len(data)} of {info.size} bytes", key)
+            short.temporary = True
+            raise short
+        return info, data
 
     async def _get(self, key: str, start: int, end: int | None, version: str | None) -> memoryview:
         if end is not None and end <= start:
@@ -258,6 +267,13 @@ class ObjectStoreBackend(Backend):
         except NotFound:
             pass
         self._bucket_seen = time.monotonic()
+
+
+def _info(key: str, result: Any) -> ObjectInfo:
+    """Attributes of a GET's or HEAD's answer."""
+    attributes = {name.lower(): value for name, value in result.attributes.items() if name not in STANDARD_HEADERS}
+    meta = result.meta
+    return ObjectInfo(key, meta["size"], nanoseconds(meta["last_modified"]), _tag(meta["e_tag"]), attributes)
 
 
 @contextlib.contextmanager

@@ -393,3 +393,17 @@ def test_names_of_one_file_show_one_ctime(tree: Tree) -> None:
     run(route.link("a", "c"))
     run(route.rename("b", "d"))
     assert len({run(route.stat(name)).ctime_ns for name in "acd"}) == 1
+
+
+def test_a_listing_costs_one_list_and_one_get(tree: Tree) -> None:
+    run(tree.route.mkdir("d", Changes(mode=0o700)))
+    for number in range(5):
+        write(tree.route, f"d/{number}", b"x", Changes(mode=0o600 + number))
+    tree.settle()
+    route = tree.fresh()
+    requests = route.backend.counters.requests
+    before = dict(requests)
+    listed = run(route.list("d"))
+    assert sorted(entry.mode for entry in listed.values()) == [0o600 + number for number in range(5)]
+    spent = {name: count - before.get(name, 0) for name, count in requests.items()}
+    assert spent == {"list": 1, "get": 1}
