@@ -220,6 +220,13 @@ def requests_of(status: Mapping[str, Any]) -> dict[str, int]:
     return total
 
 
+def requests_between(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """What was asked of the stores between two `requests_of`, as facts of a figure."""
+    return {
+        f"{name} requests": count - before.get(name, 0) for name, count in after.items() if count != before.get(name)
+    }
+
+
 def places(home: Path) -> dict[str, str]:
     """The variables that give a process places of its own."""
     for name in ("cache", "state", "run"):

@@ -27,8 +27,8 @@ def row(result: Result) -> tuple[str, ...]:
     spread = "-"
     if result.ratios:
         other += f": {number(statistics.median(result.reference))}"
-        middle = f"{statistics.median(result.ratios):.2f}"
-        spread = f"{middle} ({min(result.ratios):.2f} to {max(result.ratios):.2f})"
+        low, middle, high = min(result.ratios), statistics.median(result.ratios), max(result.ratios)
+        spread = f"{number(middle)} ({number(low)} to {number(high)})"
     return result.title, ours, other, spread, goal(result.goal), {True: "yes", False: "no", None: "-"}[result.met]
 
 
@@ -40,7 +40,9 @@ def goal(one: Goal | None) -> str:
 
 def number(value: float) -> str:
     """Three figures are more than a run on a shared machine is worth."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if 0.1 <= abs(value) < 10 and value != int(value) else f"{value:.2g}"
 
 
 def show(results: Sequence[Result], console: Console) -> None:

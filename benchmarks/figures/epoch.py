@@ -13,7 +13,7 @@ from typing import Any, Final
 import obstore
 from obstore.store import S3Store
 
-from benchmarks.environment import Environment, requests_of
+from benchmarks.environment import Environment, requests_between, requests_of
 from benchmarks.harness import Pair, figure
 from benchmarks.workloads import read_files
 
@@ -49,7 +49,7 @@ def epoch_cold(environment: Environment) -> Iterator[Pair]:
             before = requests_of(mount.status())
             speed = read_files([str(mount.directory / name) for name in NAMES], THREADS)
             after = requests_of(mount.status())
-            facts.update({f"{name} requests": after[name] - before.get(name, 0) for name in after})
+            facts.update(requests_between(before, after))
         return speed
 
     yield Pair(ours, lambda: _download(store), warm_up=False, facts=facts)

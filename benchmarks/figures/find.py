@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from benchmarks.environment import Environment, requests_of
+from benchmarks.environment import Environment, requests_between, requests_of
 from benchmarks.harness import Pair, figure
 from benchmarks.workloads import walk
 
@@ -42,7 +42,7 @@ def find_cold(environment: Environment) -> Iterator[Pair]:
                 before = requests_of(mount.status())
                 speed = walk(mount.directory)
                 after = requests_of(mount.status())
-                facts.update({f"{name} requests": after[name] - before.get(name, 0) for name in after})
+                facts.update(requests_between(before, after))
             return speed
 
         yield Pair(ours, lambda: walk(plain), warm_up=False, facts=facts)
