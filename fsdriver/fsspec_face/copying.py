@@ -37,9 +37,9 @@ async def copy_within(route: Route, source: str, entry: Entry, target: str) -> E
     inode = there.ino if there is not None else route.inode(f"{route.key(target)}|{now}")
     made = replace(entry, ino=inode, links=(), mtime_ns=now, ctime_ns=now)
     route._ensure_parents(target)  # noqa: SLF001 - what `Route.publish` does for the same reason
-    with route.journal.transaction():
+    with route.changing():
         if there is not None and there.links:
-            route.relink(there, {target: None})
+            route.relink(there, {target: None}, now)
         made = route.owe_same_bytes(source, entry, target, made, ABSENT if there is None else there.version)
         route.touch_parent(target)
     route.memory.change(target, made)

@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from fsspec.asyn import _run_coros_in_chunks
+from fsspec.asyn import AsyncFileSystem, _run_coros_in_chunks
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.utils import isfilelike
 
 from fsdriver.backends import ABSENT
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import IsDirectory, Stale
+from fsdriver.errors import IsDirectory, NotFound, Stale
 from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
 from fsdriver.fsspec_face.copying import copy_within
 from fsdriver.fsspec_face.targets import Target
@@ -200,12 +200,55 @@ class Transfer(Face):
         finally:
             target.route.services.staging.remove(local)
 
+    @from_any_loop
+    async def _copy(
+        self,
+        path1: Any,
+        path2: Any,
+        recursive: bool = False,
+        on_error: str | None = None,
+        maxdepth: int | None = None,
+        batch_size: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """fsspec's rules of who goes where; directories are made first, parents before children, then files at once."""
+        await on_loop()
+        plan = _CopyPlan(self)
+        await AsyncFileSystem._copy(plan, path1, path2, recursive, None, maxdepth, batch_size)  # noqa: SLF001
+        lenient = on_error == "ignore" or (on_error is None and recursive)
+        ignored: tuple[type[OSError], ...] = (NotFound,) if lenient else ()
+        files = []
+        for pair in plan.pairs:
+            if await self._isdir(pair[0]):
+                await self._cp_file(*pair)
+            else:
+                files.append(pair)
+        size = batch_size or self.batch_size
+        copies = [self._cp_file(*pair) for pair in files]
+        for result in await _run_coros_in_chunks(copies, batch_size=size, return_exceptions=True, nofiles=True):
+            if isinstance(result, BaseException) and not isinstance(result, ignored):
+                raise result
+
     cat_file = synchronous(_cat_file)
     cat_ranges = synchronous(_cat_ranges)
     pipe_file = synchronous(_pipe_file)
     put_file = synchronous(_put_file)
     get_file = synchronous(_get_file)
     cp_file = synchronous(_cp_file)
+
+
+class _CopyPlan:
+    """Stands in for the filesystem while fsspec works out which path is copied to which."""
+
+    def __init__(self, fs: Transfer) -> None:
+        self._fs = fs
+        self.pairs: list[tuple[str, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fs, name)
+
+    async def _cp_file(self, path1: str, path2: str) -> None:
+        self.pairs.append((path1, path2))
 
 
 async def _blocking(function: Callable[..., T], *args: Any) -> T:

@@ -22,9 +22,8 @@ def test_query_and_copy(place: Place, connection: duckdb.DuckDBPyConnection) -> 
     fs.makedirs(path, exist_ok=True)
     connection.register_filesystem(fs)
     url = f"tier://{path}"
-    connection.sql(
-        f"COPY (SELECT range AS n, range * 2 AS double FROM range(10000)) TO '{url}/n.parquet' (FORMAT parquet)"
-    )
+    rows = "SELECT range AS n, range * 2 AS double FROM range(10000)"
+    connection.sql(f"COPY ({rows}) TO '{url}/n.parquet' (FORMAT parquet)")
     assert connection.sql(f"SELECT sum(n), max(double) FROM '{url}/n.parquet'").fetchall() == [(49995000, 19998)]
     fs.pipe({f"{path}/a.csv": b"x,y\n1,one\n2,two\n", f"{path}/b.csv": b"x,y\n3,three\n"})
     assert connection.sql(f"SELECT sum(x) FROM read_csv('{url}/*.csv')").fetchall() == [(6,)]
