@@ -100,8 +100,8 @@ class NameChanges(Lookup):
                     changes.append(AttributeChange(self.backend.identity, self.prefix, directory, "", to_record(own)))
         self.journal.write_attributes(changes)
 
-    def owes_attributes(self, directory: str) -> bool:
-        return self.journal.owes_attributes(self.backend.identity, self.prefix, directory)
+    def owes_attributes(self, directory: str, name: str | None = None) -> bool:
+        return self.journal.owes_attributes(self.backend.identity, self.prefix, directory, name)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -126,7 +126,7 @@ class NameChanges(Lookup):
 
         def owed() -> bool:
             rows = any((row := self.journal.get(identity, key)) is not None and not row.held for key in keys)
-            return rows or any(self.owes_attributes(directory) for directory in directories)
+            return rows or any(self.owes_attributes(path) or self.owes_attributes(*split(path)) for path in paths)
 
         failed: Callable[[str], bool] = lambda key: key in keys or key in {f"{self.prefix}|{d}" for d in directories}  # noqa: E731
         await self.services.uploader.wait(owed, failed, timeout or self.policy.timeout)
@@ -141,7 +141,11 @@ class NameChanges(Lookup):
             one = self.journal.get(identity, self.key(path)) if path else None
             inside = f"{path}/" if path else ""
             lacking = (d for root, d, _ in self.journal.attribute_directories(identity) if root == self.prefix)
-            return bool(rows) or one is not None or any(d == path or d.startswith(inside) for d in lacking)
+            return (
+                bool(rows)
+                or (one is not None and not one.held)
+                or any(d == path or d.startswith(inside) for d in lacking)
+            )
 
         await self.services.uploader.wait(owed, lambda _: True, timeout)
 

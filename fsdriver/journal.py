@@ -38,6 +38,7 @@ CREATE TABLE IF NOT EXISTS pending (
 CREATE INDEX IF NOT EXISTS pending_seq ON pending (store, seq);
 CREATE INDEX IF NOT EXISTS pending_parent ON pending (store, parent);
 CREATE INDEX IF NOT EXISTS pending_source ON pending (store, source) WHERE source IS NOT NULL;
+CREATE INDEX IF NOT EXISTS pending_held ON pending (store, path) WHERE held=1;
 CREATE INDEX IF NOT EXISTS pending_staging ON pending (staging) WHERE staging IS NOT NULL;
 CREATE TABLE IF NOT EXISTS attributes (
     store TEXT NOT NULL, root TEXT NOT NULL, directory TEXT NOT NULL, name TEXT NOT NULL,
@@ -49,6 +50,12 @@ CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
 _COLUMNS: Final = (
     "store, key, parent, seq, action, root, path, base, staging, source, source_version, size, record, inflight, held, "
     "attempts, error"
+)
+
+_NOT_HELD: Final = (
+    "NOT EXISTS (SELECT 1 FROM pending WHERE pending.store=attributes.store AND pending.held=1 AND "
+    "pending.root=attributes.root AND pending.path="
+    "CASE attributes.directory WHEN '' THEN attributes.name ELSE attributes.directory||'/'||attributes.name END)"
 )
 
 
@@ -279,12 +286,13 @@ class Journal:
             else None
         )
 
-    def owes_attributes(self, store: str, root: str, directory: str) -> bool:
-        """Whether an attribute object lacks anything."""
+    def owes_attributes(self, store: str, root: str, directory: str, name: str | None = None) -> bool:
+        """Whether an attribute object lacks anything (of one name) that can be sent; what is held waits for its close."""
+        where, values = ("", ()) if name is None else (" AND name=?", (escape(name),))
         with self._lock:
             row = self._db.execute(
-                "SELECT 1 FROM attributes WHERE store=? AND root=? AND directory=? LIMIT 1",
-                (store, root, escape(directory)),
+                f"SELECT 1 FROM attributes WHERE store=? AND root=? AND directory=?{where} AND {_NOT_HELD} LIMIT 1",
+                (store, root, escape(directory), *values),
             ).fetchone()
         return row is not None
 
@@ -297,10 +305,11 @@ class Journal:
         return row is not None
 
     def attribute_directories(self, store: str) -> Sequence[tuple[str, str, int]]:
-        """(root, directory, oldest seq) of every attribute object that lacks something."""
+        """(root, directory, oldest seq) of every attribute object that lacks something that can be sent."""
         with self._lock:
             rows = self._db.execute(
-                "SELECT root, directory, min(seq) FROM attributes WHERE store=? GROUP BY root, directory", (store,)
+                f"SELECT root, directory, min(seq) FROM attributes WHERE store=? AND {_NOT_HELD} GROUP BY root, directory",
+                (store,),
             ).fetchall()
         return [(root, unescape(directory), seq) for root, directory, seq in rows]
 

@@ -115,10 +115,7 @@ class Lookup:
 
     def meta_key(self, directory: str) -> str:
         """Key of a directory's attribute object."""
-        return f"{self.root_key}{META_PREFIX}{self._meta_name(directory)}"
-
-    def _meta_name(self, directory: str) -> str:
-        return names.escape_directory(directory, self.backend.capabilities.segment_limit)
+        return f"{self.root_key}{META_PREFIX}{names.escape_directory(directory)}"
 
     def inode(self, key: str) -> int:
         """The 63-bit inode number an object gets at its creation."""
@@ -232,6 +229,8 @@ class Lookup:
         if path.endswith(names.FILE_SUFFIX):
             parent, name = split(path)
             entry = (await self.list(parent, fresh=fresh)).get(name)
+            if entry is not None and entry.kind is Kind.DIRECTORY:
+                entry = await self._ask(path)
         else:
             entry = await self._ask(path)
             if path and entry is not None and not fresh:
@@ -435,7 +434,7 @@ class Lookup:
                     continue
                 parent, last = split(name)
                 known = (
-                    await self.attributes(parent) if self._meta_name(parent) in described else AttributeObject()
+                    await self.attributes(parent) if names.escape_directory(parent) in described else AttributeObject()
                 )
                 batch[name] = self.from_object(info, known.entries.get(last))[0]
             yield batch
@@ -454,5 +453,5 @@ class Lookup:
             for info in page.objects
         }
         return frozenset(
-            found | {self._meta_name(d) for _, d, _ in self.journal.attribute_directories(self.backend.identity)}
+            found | {names.escape_directory(d) for _, d, _ in self.journal.attribute_directories(self.backend.identity)}
         )

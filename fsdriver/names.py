@@ -29,7 +29,8 @@ FILE_SUFFIX: Final = "%file"
 RESERVED: Final = ".fsdriver"
 """First segment, at a route's root, of the objects that describe the tree itself."""
 
-_DIRECTORY_LIMIT: Final = 900
+_DIRECTORY_LIMIT: Final = 255
+"""Also what several S3 servers that keep keys as files allow between two slashes."""
 _ODD_CHARACTER: Final = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff]")
 _ASCII_CODE: Final = "[01][0-9A-F]|7F|5C"
 _HIGH_CODE: Final = "[89A-F][0-9A-F]"
@@ -154,27 +155,25 @@ def shown_names(objects: Collection[str], directories: Collection[str]) -> dict[
     return shown
 
 
-def escape_directory(path: str, limit: int | None = None) -> str:
+def escape_directory(path: str) -> str:
     """Name of the attribute object of a directory, under ``.fsdriver/meta/``.
 
     Parameters
     ----------
     path : str
         Names joined by ``/``, relative to the route; ``""`` is the root.
-    limit : int, optional
-        Bytes that one segment of a key may have in the store, where that is less than 900.
 
     Returns
     -------
     str
         One key segment: the escaped path with ``/`` as ``%2F`` (a literal ``%2F`` as ``%252F``), ``%2F`` for the root;
-        ``sha256-`` and 64 hexadecimal digits where that would be over the limit or begin so itself.
+        ``sha256-`` and 64 hexadecimal digits where that would be over 255 bytes or begin so itself.
     """
     if not path:
         return "%2F"
     key = escape(path)
     flat = _SLASH_ESCAPE.sub(r"%25\1", key).replace("/", "%2F")
-    if flat.startswith("sha256-") or len(flat.encode("utf-8")) > (limit or _DIRECTORY_LIMIT):
+    if flat.startswith("sha256-") or len(flat.encode("utf-8")) > _DIRECTORY_LIMIT:
         return "sha256-" + hashlib.sha256(key.encode("utf-8")).hexdigest()
     return flat
 

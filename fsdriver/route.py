@@ -162,7 +162,6 @@ class Route(NameChanges):
             return await self._publish_back(path, source, entry or before)
         await on_loop()
         await self._settle_key(path)
-        parent = split(path)[0]
         record = await self.record(path)
         made = entry or before or self._new_file(path)
         made = replace(made, kind=Kind.FILE, staging=None, key=None, links=(), mtime_ns=time.time_ns())
@@ -184,7 +183,7 @@ class Route(NameChanges):
         if carried:
             self.owe_attributes({path: made})
             await self.services.uploader.wait(
-                lambda: self.owes_attributes(parent), lambda _: False, self.policy.timeout
+                lambda: self.owes_attributes(*split(path)), lambda _: False, self.policy.timeout
             )
         self.memory.change(path, made)
         await self.announce([path])

@@ -169,3 +169,16 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(ConfigError, match="upgrade fsdriver"):
         Journal(path)
+
+
+def test_attributes_of_a_held_file_are_not_owed_before_its_close(journal: Journal) -> None:
+    held = journal.write(replace(put("d/a%FF"), path="d/a\udcff", held=True))
+    change = AttributeChange(STORE, "", "d", "a\udcff", {"mode": 420})
+    journal.write_attributes([change])
+    assert not journal.owes_attributes(STORE, "", "d")
+    assert not journal.attribute_directories(STORE)
+    journal.write_attributes([replace(change, name="b")])
+    assert journal.owes_attributes(STORE, "", "d", "b")
+    assert not journal.owes_attributes(STORE, "", "d", "a\udcff")
+    journal.write(replace(held, held=False))
+    assert journal.owes_attributes(STORE, "", "d", "a\udcff")
