@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
@@ -23,6 +24,8 @@ from urllib.parse import quote, unquote
 
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import Corrupt
+
+log = logging.getLogger(__name__)
 
 FORMAT: Final = "fsdriver-attributes"
 FORMAT_VERSION: Final = 1
@@ -105,7 +108,15 @@ def to_record(entry: Entry) -> Record:
 
 
 def apply_record(entry: Entry, record: Record) -> Entry:
-    """``entry`` with the record's fields; what the record lacks stays."""
+    """``entry`` with the record's fields; what the record lacks stays. A record that makes no sense is left out."""
+    try:
+        return _apply_record(entry, record)
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("an attribute record is malformed and is ignored: %s", error)
+        return entry
+
+
+def _apply_record(entry: Entry, record: Record) -> Entry:
     fields: dict[str, Any] = {
         name: int(record[short]) for short, name in (_NUMBERS | _TIMES).items() if short in record
     }
@@ -117,7 +128,7 @@ def apply_record(entry: Entry, record: Record) -> Entry:
     if "links" in record:
         fields["links"] = tuple(record["links"])
     if "xattrs" in record:
-        fields["xattrs"] = {name: base64.b64decode(value) for name, value in record["xattrs"].items()}
+        fields["xattrs"] = {name: base64.b64decode(value, validate=True) for name, value in record["xattrs"].items()}
     return replace(entry, **fields)
 
 

@@ -15,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,13 @@ from typing import Any, Final, Protocol
 
 from fsspec.asyn import get_loop
 
+from fsdriver import names
 from fsdriver.attributes import apply_record, to_metadata
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache, ObjectKey
 from fsdriver.directories import Directories
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale
+from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
 from fsdriver.journal import Action, Journal, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.staging import Signature, Staging, signature
@@ -49,6 +50,9 @@ PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
 
 class AttributeStore(Protocol):
     """What the uploader needs of the route that wrote a row: its attribute objects."""
+
+    posix: bool
+    """Attributes are kept on the store."""
 
     @property
     def memory(self) -> Directories:
@@ -183,14 +187,15 @@ class Uploader:
         ------
         FsdriverError
             The last failure of a key that ``keys`` selects; its bytes stay journaled and are tried again later.
-        TimeoutError
+        TimedOut
+            It took longer than ``timeout`` seconds; what is owed stays journaled.
         """
         await on_loop()
         self._begin()
         assert self._progress is not None
         self._waiting += 1
         try:
-            async with asyncio.timeout(timeout), self._progress:
+            async with _deadline(timeout), self._progress:
                 while owed():
                     for key, error in self._errors.items():
                         if keys(key):
@@ -248,7 +253,7 @@ class Uploader:
         """Send attribute objects: of a directory with nothing pending at once, of a busy one now and then."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if now < self._next_flush:
+        if now < self._next_flush and (self._running or not self._waiting):
             return
         self._next_flush = now + ATTRIBUTE_LOOK
         patience = ATTRIBUTE_LOOK if self._waiting else ATTRIBUTE_DELAY
@@ -291,7 +296,7 @@ class Uploader:
             version, sealed = await self._send(row)
         except Stale:
             self._errors[row.key] = Stale("another writer changed it first; the bytes written here are kept", row.path)
-            self._conflict(row)
+            self._conflict(row, source_stands=row.action is Action.COPY and await self._source_stands(row))
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
@@ -309,9 +314,9 @@ class Uploader:
             await self.backend.delete(row.key, if_version=row.base or None)
             self.counters.deleted += 1
             return ABSENT, None
-        metadata = (
-            to_metadata(self._entry(row)) if row.record is not None and self.backend.capabilities.metadata else None
-        )
+        route = self.routes.get(row.root)
+        described = row.record is not None and self.backend.capabilities.metadata and (route is None or route.posix)
+        metadata = to_metadata(self._entry(row)) if described else None
         if row.action is Action.MARKER:
             if self.backend.capabilities.markers or not self.backend.capabilities.strong_versions:
                 await self.backend.put(row.key, b"", metadata=metadata)
@@ -397,7 +402,15 @@ class Uploader:
         if self.cache.contains(old) and self.cache.unseal(old, path, reader=None):
             self.cache.seal(ObjectKey(self.backend.identity, row.key, version, row.size), path)
 
-    def _conflict(self, row: Pending) -> None:
+    async def _source_stands(self, row: Pending) -> bool:
+        """Whether the object a lost copy was to read is still the version that was renamed."""
+        assert row.source is not None
+        try:
+            return (await self.backend.head(row.source)).version == row.source_version
+        except FsdriverError:
+            return False
+
+    def _conflict(self, row: Pending, *, source_stands: bool) -> None:
         """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show."""
         self.counters.conflicts += 1
         kept = ""
@@ -405,11 +418,45 @@ class Uploader:
             # What was written since the losing request began is the state to keep.
             row = self.journal.get(row.store, row.key) or row
             self.journal.forget(row.store, row.key)
-            if row.action is Action.PUT and row.staging is not None:
-                suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%S')}-{row.seq}"
-                kept = f"{row.path}{suffix}"
-                self.journal.write(replace(row, key=f"{row.key}{suffix}", path=kept, base=ABSENT, inflight=False))
-                log.error(
-                    "%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept
-                )
+            if row.action is Action.COPY and not source_stands:
+                row = self._from_cache(row)
+            if row.action is Action.COPY or row.staging is not None:
+                kept = self._keep_as(row)
+        if kept:
+            log.error("%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept)
+        else:
+            log.error("%s was changed by another writer first; that version stands", row.path)
         self._on_conflict(row, kept)
+
+    def _keep_as(self, row: Pending) -> str:
+        """Journal the bytes of a row under a name nobody else has; returns that path."""
+        suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%S')}-{row.seq}"
+        directory, slash, name = row.path.rpartition("/")
+        while len(os.fsencode(name + suffix)) > names.NAME_LIMIT:
+            name = name[:-1]
+        kept = f"{directory}{slash}{name}{suffix}"
+        key = names.to_key(kept, f"{row.root}/" if row.root else "")
+        self.journal.write(replace(row, key=key, path=kept, base=ABSENT, inflight=False, held=False))
+        return kept
+
+    def _from_cache(self, row: Pending) -> Pending:
+        """The source of a rename was overwritten by others: its bytes may still be in the cache."""
+        assert row.source is not None
+        assert row.source_version is not None
+        sealed = ObjectKey(self.backend.identity, row.source, row.source_version, row.size)
+        path = self.staging.name()
+        if self.cache.contains(sealed) and self.cache.unseal(sealed, path, reader=None):
+            return replace(row, action=Action.PUT, staging=str(path), source=None, source_version=None)
+        return replace(row, action=Action.PUT, staging=None)
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        if isinstance(error, TimedOut):
+            raise
+        message = f"the tiers do not have it after {seconds:g} s; it stays journaled and is sent when they answer"
+        raise TimedOut(message) from error

@@ -407,3 +407,20 @@ def test_a_listing_costs_one_list_and_one_get(tree: Tree) -> None:
     assert sorted(entry.mode for entry in listed.values()) == [0o600 + number for number in range(5)]
     spent = {name: count - before.get(name, 0) for name, count in requests.items()}
     assert spent == {"list": 1, "get": 1}
+
+
+def test_a_rename_that_loses_to_a_foreign_writer_keeps_the_bytes(tree: Tree) -> None:
+    route = tree.route
+    write(route, "a", b"ours")
+    tree.settle()
+    assert names(route) == ["a"]
+    run(_foreign_put(route, "b", b"theirs"))
+    with pytest.raises(Stale, match="another writer"):
+        run(route.rename("a", "b"))
+        tree.settle()
+    tree.settle()
+    fresh = tree.fresh()
+    kept_as = [name for name in names(fresh) if name.startswith("b.conflict-")]
+    assert read(fresh, "b") == b"theirs"
+    assert [read(fresh, name) for name in kept_as] == [b"ours"]
+    assert "a" not in names(fresh)

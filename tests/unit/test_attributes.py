@@ -62,6 +62,13 @@ def test_foreign_metadata_never_fails(metadata: dict[str, str]) -> None:
     apply_metadata(Entry(Kind.FILE), metadata)
 
 
+@pytest.mark.parametrize(
+    "record", [{"mode": "abc"}, {"kind": "dragon"}, {"xattrs": {"user.a": "%"}}, {"xattrs": 3}, {"links": 7}, {"ino": None}]
+)
+def test_a_malformed_record_is_left_out(record: dict[str, object]) -> None:
+    assert apply_record(Entry(Kind.FILE), record) == Entry(Kind.FILE)
+
+
 def test_merging_replaces_removes_and_keeps() -> None:
     stored = AttributeObject(own={"mode": 1}, entries={"a": {"mode": 1}, "b": {"mode": 2}}, version="v")
     merged = stored.merged({"a": None, "c": {"mode": 3}, "": {"mode": 4}})
