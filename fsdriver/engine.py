@@ -69,6 +69,7 @@ class Engine:
         self.routes: list[Route] = []
         self._adopted: dict[str, Route] = {}
         self._lock = threading.RLock()
+        _name_what_has_no_effect(config)
         for route in config.route:
             self.routes.append(self._make_route(route, route.tiers[0], config.backend[route.tiers[0]]))
         self.tree = Tree(self.routes)
@@ -167,7 +168,7 @@ class Engine:
             uploader.wake()
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Wait until nothing is pending; raises the first failure, or TimeoutError."""
+        """Wait until nothing is pending; raises the first failure, or TimedOut."""
         for route in self._all_routes():
             if not self.journal.is_empty(route.backend.identity):
                 await route.sync("", timeout)
@@ -199,6 +200,17 @@ async def _may_write(route: Route) -> bool:
 async def _close(backend: Backend) -> None:
     await on_loop()
     await backend.close()
+
+
+def _name_what_has_no_effect(config: Config) -> None:
+    """Keys that are understood but that this version does not act on: said, never ignored in silence."""
+    unused = [f"[cache] {key}" for key in ("memory", "isolate") if key in config.cache.model_fields_set]
+    for route in config.route:
+        unused += [f"route {route.path}: {key}" for key in ("replicate", "ack") if getattr(route, key)]
+        unused += [f"route {route.path}: tiers after the first"] if len(route.tiers) > 1 else []
+    unused += [f"[policy.{name}]" for name in config.policy]
+    if unused:
+        log.warning("these settings have no effect yet: %s", "; ".join(unused))
 
 
 def _cache_size(config: Config, directory: Path) -> int:

@@ -361,7 +361,18 @@ class Journal:
         """
         with self.transaction():
             self._db.execute("UPDATE pending SET inflight=0, base=NULL WHERE store=? AND inflight=1", (store,))
-            self._db.execute("UPDATE pending SET not_before=0, held=0 WHERE store=?", (store,))
+            self._db.execute("UPDATE pending SET not_before=0 WHERE store=?", (store,))
+
+    def held(self, store: str) -> Sequence[Pending]:
+        """Rows of files that were still being written when they were synced."""
+        return self._rows("store=? AND held=1", (store,))
+
+    def let_go(self, row: Pending) -> None:
+        """Who wrote a held row is gone: what was synced is to be sent."""
+        with self.transaction():
+            self._db.execute(
+                "UPDATE pending SET held=0 WHERE store=? AND key=? AND seq=?", (row.store, row.key, row.seq)
+            )
 
     def finish(self, row: Pending, version: str | None) -> bool:
         """A row was carried out and the store now holds ``version`` ("" none).

@@ -88,7 +88,7 @@ class Route(NameChanges):
             except FileNotFoundError:
                 # Uploaded and sealed away a moment ago.
                 entry = await self._settled_entry(path, entry)
-        raise NotFound("its staging file is gone; run `fsdriver fsck`", path)
+        raise NotFound("its staging file is gone; it may have been removed by hand", path)
 
     def _reader(self, path: str, entry: Entry) -> Reader:
         key = self.content_key(path, entry)

@@ -171,7 +171,20 @@ class Uploader:
             return False
         self._lock_fd = descriptor
         self.journal.reset_inflight(self.backend.identity)
+        for row in self.journal.held(self.backend.identity):
+            if row.staging is None or not self._is_open(row.staging):
+                self.journal.let_go(row)
         return True
+
+    def _is_open(self, path: str) -> bool:
+        """Some process has a staging file open: it is still being written."""
+        try:
+            lock = self.staging.lock_exclusive(path)
+        except FileNotFoundError:
+            return False
+        if lock is not None:
+            os.close(lock)
+        return lock is None
 
     def _unlock(self) -> None:
         if self._lock_fd is not None:

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver import names
@@ -65,8 +65,12 @@ class MountServer:
         self.started = time.time()
         self._stop = threading.Event()
         self._wake = threading.Event()
-        refuse_second_mount(config, directory)
         self.engine: Engine = open_engine(config, write="back", daemon=True)
+        try:
+            refuse_second_mount(self._roots(), directory)
+        except ConfigError:
+            self.engine.close()
+            raise
         self.passthrough = Passthrough()
         synthetic = make_directory(
             {"stats.json": self.status, "pending.json": self._pending, "health.json": self._health}
@@ -84,6 +88,10 @@ class MountServer:
                 "stop": self._answer_stop,
             },
         )
+
+    def _roots(self) -> set[str]:
+        """Store and key prefix of every route."""
+        return {f"{route.backend.identity}|{route.prefix}" for route in self.engine.routes}
 
     # -- the beginning -----------------------------------------------------------------------------------------------
 
@@ -322,6 +330,7 @@ class MountServer:
             "uptime": time.time() - self.started,
             "state_dir": str(state_dir()),
             "stores": sorted({route.backend.identity for route in self.engine.routes}),
+            "roots": sorted(self._roots()),
             "pending": rows,
             "pending_bytes": size,
             "passthrough": "on" if self.passthrough.enabled else f"off: {self.passthrough.reason}",
@@ -363,15 +372,14 @@ def _source(config: Config) -> str:
     return "fsdriver"
 
 
-def refuse_second_mount(config: Config, directory: str) -> None:
+def refuse_second_mount(roots: Collection[str], directory: str) -> None:
     """Two daemons over one journal and one store would both hold the same files open for writing.
 
     Raises
     ------
     ConfigError
-        Another daemon with this state folder serves one of these stores.
+        Another daemon with this state folder serves one of these roots.
     """
-    urls = {config.backend[name].url for route in config.route for name in route.tiers}
     own = socket_path(directory)
     for path in own.parent.glob("mount-*.sock"):
         if path == own:
@@ -381,7 +389,9 @@ def refuse_second_mount(config: Config, directory: str) -> None:
         except OSError as error:
             log.debug("%s answers nothing: %s", path, error)
             continue
-        if other.get("state") == "mounted" and other["state_dir"] == str(state_dir()) and other["source"] in urls:
+        if other.get("state") != "mounted" or other["state_dir"] != str(state_dir()):
+            continue
+        if not set(roots).isdisjoint(other["roots"]):
             raise ConfigError(
                 f"{other['source']} is mounted at {other['mountpoint']} already; bind that directory here "
                 f"(mount --bind {other['mountpoint']} {directory}), or unmount it first",
