@@ -4,44 +4,52 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
+from multiprocessing import Process, SimpleQueue
+
+STEADY = frozenset(f"steady{number}" for number in range(100))
+PROGRESS = 100
 
 
-def work(directory: str, numbers: range) -> None:
-    """Create every name, remove every third one again."""
-    for number in numbers:
+def work(directory: str, numbers: range, progress: SimpleQueue[bool]) -> None:
+    """Create every name, remove every sixth one again; say so now and then, and at the end."""
+    for count, number in enumerate(numbers, 1):
         path = os.path.join(directory, f"e{number:05d}")
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o640)
         os.write(descriptor, b"%d" % number)
         os.close(descriptor)
-        if number % 3 == 2:
+        if number % 6 >= 4 and number % 12 < 6:
             os.unlink(path)
+        if count % PROGRESS == 0:
+            progress.put(False)
+    progress.put(True)
 
 
 def main(directory: str, count: int) -> None:
     """List all the while: what is neither made nor removed meanwhile is seen exactly once."""
     os.mkdir(directory)
-    steady = {f"steady{number}" for number in range(100)}
-    for name in steady:
+    for name in STEADY:
         with open(os.path.join(directory, name), "wb"):
             pass
-    halves = [range(0, count * 3 // 2, 2), range(1, count * 3 // 2, 2)]
-    workers = [multiprocessing.Process(target=work, args=(directory, half)) for half in halves]
+    made = count * 6 // 5
+    progress: SimpleQueue[bool] = SimpleQueue()
+    workers = [Process(target=work, args=(directory, range(start, made, 2), progress)) for start in (0, 1)]
     for worker in workers:
         worker.start()
-    while any(worker.is_alive() for worker in workers):
+    ended = 0
+    while ended < len(workers):
+        ended += progress.get()
         names = os.listdir(directory)
         assert len(names) == len(set(names)), "a name was listed twice"
-        assert steady <= set(names), f"missing from a listing: {sorted(steady - set(names))[:5]}"
+        assert set(names) >= STEADY, f"missing from a listing: {sorted(STEADY - set(names))[:5]}"
     for worker in workers:
         worker.join()
         assert worker.exitcode == 0
-    names = set(os.listdir(directory)) - steady
-    assert names == {f"e{number:05d}" for number in range(count * 3 // 2) if number % 3 != 2}
-    assert all(os.path.exists(os.path.join(directory, name)) for name in list(names)[:200])
-    print(len(names))
+    left = set(os.listdir(directory)) - STEADY
+    assert left == {f"e{number:05d}" for number in range(made) if not (number % 6 >= 4 and number % 12 < 6)}
+    assert all(os.path.exists(os.path.join(directory, name)) for name in sorted(left)[::40])
+    print(len(left))
 
 
 if __name__ == "__main__":
