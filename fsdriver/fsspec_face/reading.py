@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver import runtime
 from fsdriver.entry import Entry
-from fsdriver.route import AnyReader
+from fsdriver.reading import AnyReader
 from fsdriver.staging import StagedReader
 
 if TYPE_CHECKING:

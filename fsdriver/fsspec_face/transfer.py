@@ -21,7 +21,7 @@ from fsdriver.errors import IsDirectory, NotFound, Stale
 from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
 from fsdriver.fsspec_face.copying import copy_within
 from fsdriver.fsspec_face.targets import Target
-from fsdriver.route import AnyReader
+from fsdriver.reading import AnyReader
 from fsdriver.runtime import on_loop
 
 T = TypeVar("T")
@@ -211,7 +211,7 @@ class Transfer(Face):
         batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        """fsspec's rules of who goes where; directories are made first, parents before children, then files at once."""
+        """Fsspec's rules of who goes where; directories are made first, parents before children, then files at once."""
         await on_loop()
         plan = _CopyPlan(self)
         await AsyncFileSystem._copy(plan, path1, path2, recursive, None, maxdepth, batch_size)  # noqa: SLF001
