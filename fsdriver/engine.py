@@ -22,10 +22,11 @@ from fsdriver.backends import open_backend
 from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache, Epochs
 from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, state_dir
+from fsdriver.entries import Defaults
 from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
-from fsdriver.journal import Journal, Pending
-from fsdriver.lookup import Defaults
+from fsdriver.journal import Journal
 from fsdriver.notify import announce
+from fsdriver.pending import Pending
 from fsdriver.route import Route
 from fsdriver.runtime import on_loop, run
 from fsdriver.services import Policy, Services, WriteMode

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fsdriver.backends.base import ABSENT
+from fsdriver.entries import Uncommitted
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import Stale, Unsupported
-from fsdriver.journal import Action
-from fsdriver.lookup import Uncommitted
+from fsdriver.pending import Action
 from fsdriver.runtime import on_loop
 
 if TYPE_CHECKING:

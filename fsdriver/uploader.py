@@ -13,26 +13,23 @@ import fcntl
 import hashlib
 import logging
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from fsspec.asyn import get_loop
 
-from fsdriver import names
-from fsdriver.attributes import apply_record, to_metadata
-from fsdriver.backends.base import ABSENT, Backend
-from fsdriver.cache import DiskCache, ObjectKey
-from fsdriver.directories import Directories
-from fsdriver.entry import Entry, Kind
+from fsdriver.backends.base import Backend
+from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
-from fsdriver.journal import Action, Journal, Pending
+from fsdriver.journal import Journal
+from fsdriver.pending import Action, Pending
 from fsdriver.runtime import on_loop
-from fsdriver.staging import Signature, Staging, signature
+from fsdriver.sending import AttributeStore, Sender
+from fsdriver.staging import Signature, Staging
 
 log = logging.getLogger(__name__)
 
@@ -46,36 +43,6 @@ ATTRIBUTE_DELAY: Final = 1.0
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
 PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
-
-
-class AttributeStore(Protocol):
-    """What the uploader needs of the route that wrote a row: its attribute objects."""
-
-    posix: bool
-    """Attributes are kept on the store."""
-
-    @property
-    def memory(self) -> Directories:
-        """What is remembered of its names; its lock makes a completion one step."""
-
-    def directory_key(self, path: str) -> str:
-        """Key prefix of a directory."""
-
-    async def flush_attributes(self, directory: str) -> None:
-        """Merge what the journal owes to one attribute object."""
-
-
-@dataclass(slots=True)
-class UploadCounters:
-    """For ``status``."""
-
-    uploaded: int = 0
-    bytes: int = 0
-    copied: int = 0
-    deleted: int = 0
-    conflicts: int = 0
-    failures: int = 0
-    last_error: str = ""
 
 
 class Uploader:
@@ -109,9 +76,9 @@ class Uploader:
         self.backend = backend
         self.journal = journal
         self.staging = staging
-        self.cache = cache
-        self.counters = UploadCounters()
-        self.routes: dict[str, AttributeStore] = {}
+        self.sender = Sender(backend, journal, staging, cache)
+        self.counters = self.sender.counters
+        self.routes = self.sender.routes
         digest = hashlib.sha256(backend.identity.encode()).hexdigest()[:16]
         self._lock_path = state_dir / f"uploader-{digest}.lock"
         self._lock_fd: int | None = None
@@ -306,10 +273,10 @@ class Uploader:
 
     async def _carry_out(self, row: Pending) -> None:
         try:
-            version, sealed = await self._send(row)
+            version, sealed = await self.sender.send(row)
         except Stale:
             self._errors[row.key] = Stale("another writer changed it first; the bytes written here are kept", row.path)
-            self._conflict(row, source_stands=row.action is Action.COPY and await self._source_stands(row))
+            self._conflict(row, source_stands=row.action is Action.COPY and await self.sender.source_stands(row))
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
@@ -321,56 +288,6 @@ class Uploader:
         finally:
             self._copied_from.pop(row.key, None)
         await self._advanced()
-
-    async def _send(self, row: Pending) -> tuple[str, Signature | None]:
-        if row.action is Action.DELETE:
-            await self.backend.delete(row.key, if_version=row.base or None)
-            self.counters.deleted += 1
-            return ABSENT, None
-        route = self.routes.get(row.root)
-        described = row.record is not None and self.backend.capabilities.metadata and (route is None or route.posix)
-        metadata = to_metadata(self._entry(row)) if described else None
-        if row.action is Action.MARKER:
-            if self.backend.capabilities.markers or not self.backend.capabilities.strong_versions:
-                await self.backend.put(row.key, b"", metadata=metadata)
-            return ABSENT, None
-        if row.action is Action.COPY:
-            assert row.source is not None
-            info = await self.backend.copy(row.source, row.key, source_version=row.source_version, if_version=row.base)
-            self.counters.copied += 1
-            return info.version, None
-        if row.staging is None:
-            return (await self.backend.put(row.key, b"", metadata=metadata, if_version=row.base)).version, None
-        return await self._put_file(row, Path(row.staging), metadata)
-
-    async def _put_file(self, row: Pending, path: Path, metadata: dict[str, str] | None) -> tuple[str, Signature]:
-        loop = asyncio.get_running_loop()
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            if row.size > 1 << 20 or self.staging.opened(str(path)):
-                # Writing dirty pages back re-arms the write fault: a later store through a mapping moves mtime.
-                await loop.run_in_executor(None, os.fdatasync, descriptor)
-            before = signature(descriptor)
-            source = await loop.run_in_executor(None, path.read_bytes) if before[0] <= 1 << 20 else path
-            info = await self.backend.put(row.key, source, metadata=metadata, if_version=row.base)
-            self.counters.uploaded += 1
-            self.counters.bytes += before[0]
-            if signature(descriptor) != before or info.size != before[0]:
-                self._send_again(row, os.fstat(descriptor).st_size)
-            return info.version, before
-        finally:
-            os.close(descriptor)
-
-    def _send_again(self, row: Pending, size: int) -> None:
-        """The file moved while it was sent; a row that was replaced meanwhile stands for the newer bytes already."""
-        with self.journal.transaction():
-            current = self.journal.get(row.store, row.key)
-            if current is not None and current.seq == row.seq:
-                log.info("%s changed while it was uploaded; it is sent again", row.path)
-                self.journal.write(replace(current, size=size))
-
-    def _entry(self, row: Pending) -> Entry:
-        return apply_record(Entry(Kind.FILE, size=row.size), row.record or {})
 
     def _done(self, row: Pending, version: str, sent: Signature | None) -> None:
         route = self.routes.get(row.root)
@@ -388,40 +305,11 @@ class Uploader:
                 opened.uploaded = sent
                 opened.versions[row.key] = version
             if finished and row.staging and opened is None and not self.journal.uses(row.staging):
-                self.seal(row.key, version, Path(row.staging))
+                self.sender.seal(row.key, version, Path(row.staging))
             if finished and row.action is Action.COPY:
-                self._rekey(row, version)
+                self.sender.rekey(row, version)
             if finished:
                 self._on_done(row, version)
-
-    def seal(self, key: str, version: str, path: Path) -> None:
-        """Make an uploaded staging file the cache's copy of that version; a file somebody still has open is left alone."""
-        try:
-            lock = self.staging.lock_exclusive(path)
-        except FileNotFoundError:
-            return
-        if lock is None:
-            return
-        size = os.fstat(lock).st_size
-        os.close(lock)
-        self.cache.seal(ObjectKey(self.backend.identity, key, version, size), path)
-
-    def _rekey(self, row: Pending, version: str) -> None:
-        """The copy's bytes are in the cache under the key they were copied from: move them to their new key."""
-        assert row.source is not None
-        assert row.source_version is not None
-        old = ObjectKey(self.backend.identity, row.source, row.source_version, row.size)
-        path = self.staging.name()
-        if self.cache.contains(old) and self.cache.unseal(old, path, reader=None):
-            self.cache.seal(ObjectKey(self.backend.identity, row.key, version, row.size), path)
-
-    async def _source_stands(self, row: Pending) -> bool:
-        """Whether the object a lost copy was to read is still the version that was renamed."""
-        assert row.source is not None
-        try:
-            return (await self.backend.head(row.source)).version == row.source_version
-        except FsdriverError:
-            return False
 
     def _conflict(self, row: Pending, *, source_stands: bool) -> None:
         """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show."""
@@ -432,35 +320,14 @@ class Uploader:
             row = self.journal.get(row.store, row.key) or row
             self.journal.forget(row.store, row.key)
             if row.action is Action.COPY and not source_stands:
-                row = self._from_cache(row)
+                row = self.sender.from_cache(row)
             if row.action is Action.COPY or row.staging is not None:
-                kept = self._keep_as(row)
+                kept = self.sender.keep_as(row)
         if kept:
             log.error("%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept)
         else:
             log.error("%s was changed by another writer first; that version stands", row.path)
         self._on_conflict(row, kept)
-
-    def _keep_as(self, row: Pending) -> str:
-        """Journal the bytes of a row under a name nobody else has; returns that path."""
-        suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%S')}-{row.seq}"
-        directory, slash, name = row.path.rpartition("/")
-        while len(os.fsencode(name + suffix)) > names.NAME_LIMIT:
-            name = name[:-1]
-        kept = f"{directory}{slash}{name}{suffix}"
-        key = names.to_key(kept, f"{row.root}/" if row.root else "")
-        self.journal.write(replace(row, key=key, path=kept, base=ABSENT, inflight=False, held=False))
-        return kept
-
-    def _from_cache(self, row: Pending) -> Pending:
-        """The source of a rename was overwritten by others: its bytes may still be in the cache."""
-        assert row.source is not None
-        assert row.source_version is not None
-        sealed = ObjectKey(self.backend.identity, row.source, row.source_version, row.size)
-        path = self.staging.name()
-        if self.cache.contains(sealed) and self.cache.unseal(sealed, path, reader=None):
-            return replace(row, action=Action.PUT, staging=str(path), source=None, source_version=None)
-        return replace(row, action=Action.PUT, staging=None)
 
 
 @contextlib.asynccontextmanager

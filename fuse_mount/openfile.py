@@ -26,7 +26,7 @@ from .inodes import content_of
 from .passthrough import Passthrough
 
 if TYPE_CHECKING:
-    from fsdriver.route import AnyReader
+    from fsdriver.reading import AnyReader
     from fsdriver.staging import StagedFile
 
     from .inodes import Node, NodeTable

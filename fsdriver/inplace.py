@@ -1,0 +1,206 @@
+"""Files of one route that are written in place: what a mount does between open and close."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from fsdriver.backends.base import ABSENT
+from fsdriver.directories import split
+from fsdriver.entries import Uncommitted
+from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.errors import AlreadyExists, NotDirectory, NotFound, Stale
+from fsdriver.pending import Action
+from fsdriver.reading import AnyReader, Reading
+from fsdriver.runtime import on_loop
+from fsdriver.staging import StagedFile, StagedReader, signature
+
+
+class InPlace(Reading):
+    """Creating, staging, committing and closing files that are written where they lie."""
+
+    def _new_file(self, path: str) -> Entry:
+        d, now = self.defaults, time.time_ns()
+        return Entry(
+            Kind.FILE, mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=now, mtime_ns=now, ctime_ns=now, ino=self.inode(self.key(path))
+        )  # fmt: skip
+
+    def new_file(self) -> StagedFile:
+        """An empty staging file for a name that `create` will give it."""
+        return self.services.staging.new(ABSENT)
+
+    async def create(self, path: str, staged: StagedFile, changes: Changes, *, exclusive: bool = False) -> Entry:
+        """Show a new, empty, open file to this process; the first `commit` tells the others and the store.
+
+        Raises
+        ------
+        AlreadyExists
+            ``exclusive`` and the name is taken, or a directory has it.
+        """
+        self.must_be_writable(path)
+        parent = split(path)[0]
+        if parent and (above := self.cached(parent)) is not None and above.kind is not Kind.DIRECTORY:
+            raise NotDirectory("not a directory", parent)
+        existing = await self.find_entry(path)
+        if existing is not None and (exclusive or existing.kind is not Kind.FILE):
+            raise AlreadyExists("the name is taken", path)
+        now = time.time_ns()
+        if existing is None:
+            base: str | None = ABSENT
+            made = replace(self._new_file(path), ino=self.inode(f"{self.key(path)}|{now}"))
+        else:
+            base = existing.version or staged.base
+            made = replace(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
+        staged.base = base
+        made = self._with_changes(replace(made, size=0, staging=str(staged.path)), changes)
+        self.uncommitted[path] = Uncommitted(made, base)
+        self.memory.change(path, made)
+        self.touch_parent(path)
+        return made
+
+    async def stage(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
+        """A staging file that begins with the present bytes of ``path``, to be written in place.
+
+        ``reader`` is the reader this process already has open on that version, or None. A sealed cache file is un-sealed:
+        renamed into staging, without a copy; descriptors and kernel backing ids of ``reader`` then are of the same file
+        (`StagedFile.inherited`).
+
+        Raises
+        ------
+        Stale
+            Another process reads that cache file while ``reader`` is open: the kernel must look the name up again.
+        """
+        self.must_be_writable(path)
+        staged = None
+        if entry.staging is not None:
+            try:
+                staged = self._stage_pending(path, entry, reader)
+            except FileNotFoundError:
+                # Uploaded and sealed away a moment ago.
+                entry = await self._settled_entry(path, entry)
+        if staged is None:
+            staged = await self._stage_sealed(path, entry, reader)
+        staged.committed = signature(staged.descriptor)
+        return staged
+
+    def _stage_pending(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
+        """Bytes that are owed to the store stay as they are acknowledged: the journal keeps a frozen copy."""
+        assert entry.staging is not None
+        staging, old = self.services.staging, Path(entry.staging)
+        frozen = staging.snapshot(old)
+        with self.memory.lock:
+            staged = staging.adopt(old, entry.version, inherited=reader is not None)
+            self.journal.restage(str(old), str(frozen))
+            for name in entry.links or (path,):
+                known = self.cached(name)
+                if known is not None and known.staging == entry.staging and name not in self.uncommitted:
+                    self._same_bytes[known.ino, str(frozen)] = self.content(known) or str(frozen)
+                    self.memory.change(name, replace(known, staging=str(frozen)))
+        if not self.journal.uses(str(frozen)):
+            # Uploaded while it was copied: what the store has now is what the staged file began with.
+            staging.remove(frozen)
+            staged.base = now.version if (now := self.cached(path)) is not None else staged.base
+        return staged
+
+    async def _stage_sealed(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
+        staging, cache, key = self.services.staging, self.services.cache, self.content_key(path, entry)
+        if isinstance(reader, StagedReader):
+            raise Stale("it was uploaded a moment ago", path)
+        for _ in range(3):
+            if reader is not None and not reader.complete:
+                await on_loop()
+                await reader.wait_complete()
+            if not cache.contains(key):
+                await on_loop()
+                with self._reader(path, entry) as whole:
+                    await whole.wait_complete()
+            target = staging.name()
+            if cache.unseal(key, target, reader=reader):
+                return staging.adopt(target, entry.version, inherited=reader is not None)
+            if reader is not None:
+                raise Stale("another process reads its cached bytes", path)
+            if (sealed := cache.open(key)) is not None:
+                with sealed:
+                    return staging.adopt(staging.snapshot(cache.objects / key.place), entry.version, inherited=False)
+        raise Stale("its cached bytes were evicted again and again", path)
+
+    async def commit(self, path: str, staged: StagedFile, *, hold: bool = False, durable: bool = False) -> Entry:
+        """Close-to-open point: journal what changed since the last commit; "through" waits for the tiers.
+
+        ``hold`` keeps the row against a crash only: the file is still being written.
+        """
+        if path not in self.uncommitted and not staged.changed():
+            return self.cached(path) or await self.stat(path)
+        known = self.cached(path) or await self._entry_of(path)
+        with self.memory.lock:
+            fresh = self.uncommitted.get(path)
+            entry = fresh.entry if fresh is not None else self.cached(path) or known
+            staged.committed = signature(staged.descriptor)
+            size, mtime_ns = staged.committed
+            entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
+            paths = entry.links or (path,)
+            with self.journal.transaction(durable=durable):
+                for name in paths:
+                    base = self._base(name, staged, first=name == path)
+                    self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
+            for name in paths:
+                if hold:
+                    self.uncommitted[name] = Uncommitted(entry, self._base(name, staged, first=name == path))
+                else:
+                    self.uncommitted.pop(name, None)
+                self.memory.change(name, entry)
+        if not hold:
+            await self.settle(paths)
+        return entry
+
+    def _base(self, name: str, staged: StagedFile, *, first: bool) -> str | None:
+        """Version the store holds under one name of a staged file, as far as this process made or read it."""
+        if name in self.uncommitted:
+            return self.uncommitted[name].base
+        key = self.key(name)
+        if key in staged.versions:
+            return staged.versions[key]
+        if first:
+            return staged.base
+        known = self.cached(name)
+        return known.version if known is not None else None
+
+    async def _entry_of(self, path: str) -> Entry:
+        """Attributes for bytes whose name a foreign writer may have removed meanwhile."""
+        try:
+            return await self.stat(path)
+        except NotFound:
+            return self._new_file(path)
+
+    async def fsync(self, path: str, staged: StagedFile) -> None:
+        """Bytes and intent survive power loss; ``fsync = "remote"``: they are in the tiers."""
+        await on_loop()
+        await asyncio.get_running_loop().run_in_executor(None, os.fsync, staged.descriptor)
+        remote = self.policy.fsync == "remote"
+        await self.commit(path, staged, hold=not remote, durable=True)
+        if remote:
+            await self.wait_for([path])
+
+    async def release(self, path: str | None, staged: StagedFile) -> None:
+        """Last close: commit late stores, close the descriptor, let the file be sealed. ``path`` None: unlinked, drop."""
+        staging, uploader = self.services.staging, self.services.uploader
+        try:
+            if path is not None and (path in self.uncommitted or staged.changed()):
+                await self.commit(path, staged)
+        finally:
+            last = signature(staged.descriptor)
+            staging.release(staged)
+        where = str(staged.path)
+        if self.journal.uses(where):
+            uploader.wake()
+        elif path is None:
+            staging.remove(where)
+        elif staged.uploaded == last and (version := staged.versions.get(self.key(path))) is not None:
+            uploader.sender.seal(self.key(path), version, staged.path)
+        elif staged.base and staged.uploaded is None:
+            entry = self.cached(path)
+            uploader.sender.seal((entry.key if entry else None) or self.key(path), staged.base, staged.path)
+        staging.remove(where) if not self.journal.uses(where) else None

@@ -1,0 +1,230 @@
+"""Changes of one route as rows of the journal: owing, settling, and the attribute objects that follow."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from fsdriver.attributes import to_record
+from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.directories import split
+from fsdriver.entries import Defaults
+from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.errors import (
+    InvalidName,
+    NotDirectory,
+    NotFound,
+    ReadOnly,
+    Stale,
+)
+from fsdriver.lookup import Lookup
+from fsdriver.names import RESERVED
+from fsdriver.pending import Action, AttributeChange, Pending
+from fsdriver.runtime import on_loop
+from fsdriver.services import Policy, Services
+
+
+class Owing(Lookup):
+    """What a route owes to its store, and how to wait for it."""
+
+    def __init__(self, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
+        super().__init__(
+            backend, prefix, services.journal, services.epochs, defaults, ttl=policy.ttl, negative_ttl=policy.negative_ttl,
+            posix=policy.posix, foreign_metadata=policy.foreign_metadata,
+        )  # fmt: skip
+        self.policy = policy
+        self.services = services
+
+    # -- the journal ---------------------------------------------------------------------------------------------------
+
+    def must_be_writable(self, path: str) -> None:
+        """Raise ReadOnly, or InvalidName for what the route keeps for itself."""
+        if self.policy.read_only:
+            raise ReadOnly("this route is read-only", path)
+        if path.partition("/")[0] == RESERVED:
+            raise InvalidName("the name .fsdriver is reserved at the root of a route", path)
+
+    def owe(
+        self,
+        path: str,
+        action: Action,
+        entry: Entry | None,
+        *,
+        base: str | None = None,
+        staging: str | None = None,
+        source: str | None = None,
+        source_version: str | None = None,
+        held: bool = False,
+    ) -> Pending:
+        """Journal what shall become of the key of a path, and its attribute record; call inside a transaction."""
+        directory = action is Action.MARKER or (entry is not None and entry.kind is Kind.DIRECTORY)
+        key = self.directory_key(path) if directory else self.key(path)
+        record = to_record(replace(entry, version=None)) if entry is not None and action is not Action.DELETE else None
+        row = Pending(
+            self.backend.identity, key, self.directory_key(split(path)[0]), 0, action, self.prefix, path, base, staging, source,
+            source_version, entry.size if entry else 0, record, held=held,
+        )  # fmt: skip
+        written = self.journal.write(row)
+        if action is Action.DELETE and not directory:
+            self._owe_no_attributes(path)
+        elif not directory:
+            self.owe_attributes({path: entry})
+        return written
+
+    def _owe_no_attributes(self, path: str) -> None:
+        """A name goes: so does its record, if there is one."""
+        parent, name = split(path)
+        stored = self.memory.at(parent).attributes
+        if stored is None or name in stored.entries or self.owes_attributes(parent):
+            self.owe_attributes({path: None})
+
+    def owe_attributes(self, entries: Mapping[str, Entry | None]) -> None:
+        """Journal attribute records; a directory's own goes to its own attribute object."""
+        if not self.posix:
+            return
+        changes = []
+        for path, entry in entries.items():
+            directory, name = (path, "") if entry is not None and entry.kind is Kind.DIRECTORY else split(path)
+            record = to_record(entry) if entry is not None else None
+            changes.append(AttributeChange(self.backend.identity, self.prefix, directory, name, record))
+            if name and record is not None and not self._has_attributes(directory):
+                # The first record of a directory brings the directory's own along: its times are kept from now on.
+                own = self.cached(directory)
+                if own is not None:
+                    changes.append(AttributeChange(self.backend.identity, self.prefix, directory, "", to_record(own)))
+        self.journal.write_attributes(changes)
+
+    def owes_attributes(self, directory: str, name: str | None = None) -> bool:
+        return self.journal.owes_attributes(self.backend.identity, self.prefix, directory, name)
+
+    @contextlib.contextmanager
+    def changing(self) -> Iterator[None]:
+        """One step for whoever reads names and for the uploader: rows are written and remembered names follow."""
+        with self.memory.lock, self.journal.transaction():
+            yield
+
+    async def settle(self, paths: Iterable[str]) -> None:
+        """A change is journaled: wake the uploader, and in "through" mode wait for the tiers."""
+        if self.policy.write == "through":
+            await self.wait_for(list(paths))
+        else:
+            self.services.uploader.wake()
+
+    async def wait_for(self, paths: Sequence[str], timeout: float | None = None) -> None:
+        """Wait until the tiers have all that is owed for some paths."""
+        identity = self.backend.identity
+        keys = {key for path in paths for key in ((self.key(path), self.directory_key(path)) if path else ())}
+        directories = {d for path in paths for d in (path, split(path)[0])}
+        for key in keys:
+            self.services.uploader.forget_error(key)
+
+        def owed() -> bool:
+            rows = any((row := self.journal.get(identity, key)) is not None and not row.held for key in keys)
+            return rows or any(self.owes_attributes(path) or self.owes_attributes(*split(path)) for path in paths)
+
+        failed: Callable[[str], bool] = lambda key: key in keys or key in {f"{self.prefix}|{d}" for d in directories}  # noqa: E731
+        await self.services.uploader.wait(owed, failed, timeout or self.policy.timeout)
+
+    async def sync(self, path: str = "", timeout: float | None = None) -> None:
+        """Wait until the tiers have everything at and below a path; raises the first failure."""
+        prefix = self.directory_key(path)
+        identity = self.backend.identity
+
+        def owed() -> bool:
+            rows = [row for row in self.journal.below(identity, prefix) if not row.held]
+            one = self.journal.get(identity, self.key(path)) if path else None
+            inside = f"{path}/" if path else ""
+            lacking = (d for root, d, _ in self.journal.attribute_directories(identity) if root == self.prefix)
+            return (
+                bool(rows)
+                or (one is not None and not one.held)
+                or any(d == path or d.startswith(inside) for d in lacking)
+            )
+
+        await self.services.uploader.wait(owed, lambda _: True, timeout)
+
+    async def announce(self, paths: Iterable[str]) -> None:
+        """Tell the daemons of this host which paths changed."""
+        if self.services.announce is not None:
+            await on_loop()
+            await self.services.announce(
+                self.backend.identity, [self.key(path) if path else self.prefix for path in paths]
+            )
+
+    async def flush_attributes(self, directory: str) -> None:
+        """Merge what the journal owes to one attribute object; another host's changes to it are kept."""
+        identity, key, memory = self.backend.identity, self.meta_key(directory), self.memory.at(directory)
+        stored = memory.attributes
+        for _ in range(8):
+            pending = {
+                split(row.path)[1]
+                for row in self.journal.children(identity, self.directory_key(directory))
+                if row.action is not Action.DELETE and not row.key.endswith("/")
+            }
+            owed = {
+                name: change
+                for name, change in self.journal.attribute_changes(identity, self.prefix, directory).items()
+                if name not in pending
+            }
+            if not owed:
+                return
+            if stored is None:
+                stored = await self.stored_attributes(directory)
+            merged = stored.merged({name: change.record for name, change in owed.items()})
+            try:
+                if merged.is_empty():
+                    if stored.version:
+                        await self.backend.delete(key, if_version=stored.version)
+                    merged.version = ABSENT
+                elif merged != stored:
+                    merged.version = (await self.backend.put(key, merged.dump(), if_version=stored.version)).version
+            except Stale:
+                stored = None
+                continue
+            memory.attributes, memory.attributes_at = merged, self.memory.clock()
+            self.journal.finish_attributes(owed.values())
+            return
+        raise Stale("its attribute object is changed by others faster than it can be merged", directory)
+
+    # -- entries -------------------------------------------------------------------------------------------------------
+
+    async def find_entry(self, path: str) -> Entry | None:
+        """`stat`, with None for what does not exist."""
+        try:
+            return await self.stat(path)
+        except NotFound:
+            return None
+
+    def _with_changes(self, entry: Entry, changes: Changes) -> Entry:
+        fields = {name: value for name in Changes.__slots__ if (value := getattr(changes, name)) is not None}
+        return replace(entry, **fields)
+
+    def touch_parent(self, path: str) -> None:
+        """A directory's mtime and ctime move when a name in it comes or goes."""
+        parent = split(path)[0]
+        own = self.cached(parent)
+        if own is not None:
+            now = time.time_ns()
+            own = replace(own, mtime_ns=now, ctime_ns=now)
+            self.memory.change(parent, own)
+            if self._has_attributes(parent):
+                self.owe_attributes({parent: own})
+
+    def _has_attributes(self, directory: str) -> bool:
+        """Whether a directory has an attribute object, or will: a plain bucket is not given one for a time alone."""
+        stored = self.memory.at(directory).attributes
+        return (stored is not None and not stored.is_empty()) or self.owes_attributes(directory)
+
+    def _ensure_parents(self, path: str) -> None:
+        """Directories above a published path exist from now on, whether or not anybody made them."""
+        parent = split(path)[0]
+        while parent:
+            known = self.cached(parent)
+            if known is not None:
+                if known.kind is not Kind.DIRECTORY:
+                    raise NotDirectory("not a directory", parent)
+                return
+            self.memory.change(parent, self.new_directory(parent, time.time_ns()))
+            parent = split(parent)[0]

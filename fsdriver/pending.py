@@ -1,0 +1,82 @@
+"""What staging owes to the stores, as rows: the vocabulary of the journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from fsdriver.attributes import Record
+
+UNKNOWN: Final = "?"
+"""As ``base``: the version is being made by an upload under way; its completion fills it in."""
+
+
+class Action(StrEnum):
+    """What shall become of a key."""
+
+    PUT = "put"
+    COPY = "copy"
+    MARKER = "marker"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """One row: what one key owes.
+
+    Attributes
+    ----------
+    store, key : str
+        Identity of the backend and full key.
+    parent : str
+        Key prefix of the directory that lists it, ending in ``/`` (or empty).
+    seq : int
+        Rises with every change of the row; a completion that carries an older one does not remove it.
+    root, path : str
+        Key prefix of the route, and the path in it: where the attribute object is, and what to call it in messages.
+    base : str or None
+        Version the store holds now: "" none, `UNKNOWN` being uploaded, None not to be checked.
+    staging : str or None
+        Local file with the bytes (`Action.PUT`).
+    source, source_version : str or None
+        Key and version to copy from (`Action.COPY`).
+    size : int
+        Bytes.
+    record : dict or None
+        Attribute record of the entry.
+    inflight : bool
+        It is being carried out.
+    held : bool
+        Its file was synced but is still being written: kept against a crash, not sent and not shown to other processes.
+    """
+
+    store: str
+    key: str
+    parent: str
+    seq: int
+    action: Action
+    root: str
+    path: str
+    base: str | None = None
+    staging: str | None = None
+    source: str | None = None
+    source_version: str | None = None
+    size: int = 0
+    record: Record | None = None
+    inflight: bool = False
+    held: bool = False
+    attempts: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeChange:
+    """One record an attribute object still lacks; ``record`` None removes it, name "" is the directory itself."""
+
+    store: str
+    root: str
+    directory: str
+    name: str
+    record: Record | None
+    seq: int = 0

@@ -1,0 +1,120 @@
+"""Reading files of one route: from staging while they are pending, else through the cache."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from fsdriver.backends.base import Backend
+from fsdriver.cache import ObjectKey, Reader
+from fsdriver.changes import NameChanges
+from fsdriver.entries import Defaults
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import IsDirectory, NotFound, Stale, Unsupported
+from fsdriver.runtime import on_loop
+from fsdriver.services import Policy, Services
+from fsdriver.staging import StagedReader
+
+REMEMBERED_MOVES: Final = 100_000
+"""Renames carried out whose new place is still known to those who read from the old one."""
+
+AnyReader: TypeAlias = Reader | StagedReader
+
+
+class Reading(NameChanges):
+    """Everything that reads bytes of a route."""
+
+    def __init__(self, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
+        super().__init__(backend, prefix, policy, defaults, services)
+        self._same_bytes: OrderedDict[tuple[int, str], str] = OrderedDict()
+        self._moved: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
+
+    def content(self, entry: Entry) -> str | None:
+        """Identity of a file's bytes that outlives their upload: it changes when the bytes do, by us or by others."""
+        name = entry.staging or entry.version
+        return None if name is None else self._same_bytes.get((entry.ino, name), name)
+
+    def content_key(self, path: str, entry: Entry) -> ObjectKey:
+        """Where the cache keeps the bytes of an entry (C1)."""
+        if entry.version is None:
+            raise Stale("its bytes are not in the store yet", path)
+        return ObjectKey(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)
+
+    async def open(self, path: str, entry: Entry | None = None) -> AnyReader:
+        """A reader of one version of a file; close it.
+
+        Raises
+        ------
+        NotFound, IsDirectory
+        Unsupported
+            FIFOs, sockets and devices have no bytes here.
+        """
+        for _ in range(3):
+            if entry is None:
+                entry = await self.stat(path)
+            if entry.kind is Kind.DIRECTORY:
+                raise IsDirectory("is a directory", path)
+            if entry.kind is not Kind.FILE:
+                raise Unsupported(f"is a {entry.kind}, which has no bytes in the store", path)
+            if entry.staging is None:
+                return self._reader(path, entry)
+            try:
+                return StagedReader(Path(entry.staging))
+            except FileNotFoundError:
+                # Uploaded and sealed away a moment ago.
+                entry = await self._settled_entry(path, entry)
+        raise NotFound("its staging file is gone; it may have been removed by hand", path)
+
+    def moved(self, source: str, version: str, target: str, new_version: str) -> None:
+        """A copy was made whose source goes next: who reads the source finds its bytes at ``target``."""
+        self._moved[source, version] = target, new_version
+        if len(self._moved) > REMEMBERED_MOVES:
+            self._moved.popitem(last=False)
+
+    def _reader(self, path: str, entry: Entry) -> Reader:
+        key = self.content_key(path, entry)
+
+        async def fetch(start: int, end: int) -> memoryview:
+            try:
+                return await self.backend.get(key.key, start, end, key.version)
+            except (Stale, NotFound):
+                # Another writer was there: who looks the name up again must not be told of this version once more.
+                self.memory.forget_entry(path)
+                raise
+
+        return self.services.cache.reader(key, fetch)
+
+    async def read(self, path: str, start: int = 0, end: int | None = None) -> memoryview:
+        """Bytes ``start`` to ``end`` (exclusive) of a file, from the cache where it has them."""
+        with await self.open(path) as reader:
+            stop = reader.size if end is None else min(end, reader.size)
+            wanted = max(0, stop - start)
+            data = reader.read_now(start, wanted)
+            return memoryview(await reader.read(start, wanted) if data is None else data)
+
+    async def materialize(self, path: str, entry: Entry) -> Path:
+        """A copy of a file's bytes in staging."""
+        target = self.services.staging.name()
+        with await self.open(path, entry) as reader:
+            await on_loop()
+            await reader.wait_complete()
+            if reader.path is not None and reader.fileno() is not None:
+                self.services.staging.snapshot(reader.path, target)
+                return target
+            descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                for offset in range(0, reader.size, 8 << 20):
+                    os.pwrite(descriptor, await reader.read(offset, min(8 << 20, reader.size - offset)), offset)
+            finally:
+                os.close(descriptor)
+        return target
+
+    async def _settled_entry(self, path: str, entry: Entry) -> Entry:
+        """The entry of a file whose staging file is gone because the store has it."""
+        now = self.cached(path)
+        if now is None or now.staging == entry.staging:
+            self.memory.forget_entry(path)
+            now = await self.stat(path, fresh=True)
+        return now
