@@ -54,17 +54,19 @@ class BlockMap:
             self.present += last - first
 
     def missing(self, start: int, end: int, largest: int) -> Iterator[tuple[int, int]]:
-        """Byte ranges of missing blocks touching ``start`` to ``end``: aligned, adjacent ones joined up to ``largest``.
+        """Byte ranges of missing blocks touching ``start`` to ``end``, adjacent ones joined up to ``largest``.
 
-        The last range ends with the file. Blocks may be marked while iterating.
+        No range crosses a multiple of ``largest``: stores keep large objects in aligned parts, and reading one part
+        for two requests costs them twice. The last range ends with the file. Blocks may be marked while iterating.
         """
         states = self._states
         limit = min(-(-end // BLOCK), len(states))
         most = max(1, largest // BLOCK)
         first = states.find(MISSING, start // BLOCK, limit) if start < end else -1
         while first >= 0:
+            stop = min((first // most + 1) * most, limit)
             last = first + 1
-            while last < limit and last - first < most and states[last] == MISSING:
+            while last < stop and states[last] == MISSING:
                 last += 1
             yield first * BLOCK, min(last * BLOCK, self.size)
             first = states.find(MISSING, last, limit)

@@ -77,12 +77,18 @@ class Reading(NameChanges):
         key = self.content_key(path, entry)
 
         async def fetch(start: int, end: int) -> memoryview:
-            try:
-                return await self.backend.get(key.key, start, end, key.version)
-            except (Stale, NotFound):
-                # Another writer was there: who looks the name up again must not be told of this version once more.
-                self.memory.forget_entry(path)
-                raise
+            where = key.key, key.version
+            while True:
+                try:
+                    return await self.backend.get(where[0], start, end, where[1])
+                except (Stale, NotFound):
+                    if where in self._moved:
+                        # A rename was carried out since the file was opened: the same bytes are there now.
+                        where = self._moved[where]
+                        continue
+                    # Another writer was there: who looks the name up again must not be told of this version once more.
+                    self.memory.forget_entry(path)
+                    raise
 
         return self.services.cache.reader(key, fetch)
 

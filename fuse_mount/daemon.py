@@ -13,6 +13,7 @@ from fsdriver.errors import FsdriverError
 
 from .control import socket_path
 from .device import heal
+from .memory import keep_freed_memory
 from .mounts import check_mountpoint, resolve
 from .service import detach_streams, log_in_background, log_to_stderr, raise_limits
 
@@ -63,6 +64,7 @@ def _run(config: Config, directory: str, options: MountOptions, tell: Callable[[
     from .server import MountServer  # noqa: PLC0415 - it starts threads, which must not be before the fork
 
     raise_limits()
+    keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = MountServer(config, directory, options)
     server.start()

@@ -48,6 +48,7 @@ def test_missing_ranges_cover_exactly_the_missing_blocks(
         assert first % BLOCK == 0
         assert last % BLOCK == 0 or last == size
         assert 0 < last - first <= largest * BLOCK
+        assert first // (largest * BLOCK) == (last - 1) // (largest * BLOCK)
         covered += range(first // BLOCK, -(-last // BLOCK))
     touched = range(start // BLOCK, -(-end // BLOCK)) if start < end else range(0)
     assert covered == [block for block in touched if model[block] == MISSING]
