@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -62,8 +62,8 @@ class MountOptions:
         return bool(self.flags & MS_RDONLY)
 
     @classmethod
-    def parse(cls, options: Mapping[str, str]) -> MountOptions:
-        """Options by name; those without a value have ``""``.
+    def parse(cls, options: Mapping[str, str], also: Collection[str] = ()) -> MountOptions:
+        """Options by name; those without a value have ``""``. ``also`` are names valid elsewhere, for the hint.
 
         Raises
         ------
@@ -85,8 +85,8 @@ class MountOptions:
                 values[name] = value if name == "fsname" else _number(name, value)
             else:
                 known = [*_FLAGS, *_SWITCHES, *_VALUES]
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"mount options are {', '.join(sorted(known))}"
+                near = difflib.get_close_matches(name, [*known, *also], 1)
+                hint = f"did you mean {near[0]}?" if near else f"options are {', '.join(sorted({*known, *also}))}"
                 raise ConfigError(f"unknown option; {hint}", name)
         return cls(flags=flags, **values)
 

@@ -45,7 +45,8 @@ def prepare(url: str | None, file: Path | None, options: dict[str, str]) -> tupl
     from fsdriver.config import from_url, load
     from fsdriver.config.loading import option_keys
 
-    tree = {name: value for name, value in options.items() if name.partition(".")[0] in _tree_names(option_keys())}
+    keys = _tree_names(option_keys())
+    tree = {name: value for name, value in options.items() if name.partition(".")[0] in keys}
     rest = {name: value for name, value in options.items() if name not in tree}
     if url is not None:
         config = from_url(url, tree, load(file))
@@ -57,7 +58,7 @@ def prepare(url: str | None, file: Path | None, options: dict[str, str]) -> tupl
             raise click.UsageError("nothing to mount: give a URL, or configure a [[route]] (see fsdriver config check)")
     from fsdriver.fuse_mount.options import MountOptions
 
-    return config, MountOptions.parse(rest)
+    return config, MountOptions.parse(rest, also=keys)
 
 
 def _tree_names(keys: Iterable[str]) -> frozenset[str]:
