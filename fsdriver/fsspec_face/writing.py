@@ -248,7 +248,8 @@ def open_staged(
     fs: TierFileSystem, target: Target, staged: StagedFile, mode: str, base: str | None, autocommit: bool
 ) -> WriteFile | UpdateFile:
     """A file object over a staging file, which already holds the bytes that ``mode`` begins with."""
-    raw = StagingRaw(staged.path, {"r+b": "r+", "w+b": "r+", "x+b": "r+", "ab": "a", "a+b": "a+"}.get(mode, "r+"))
+    appends = {"ab": "a", "a+b": "a+"}
+    raw = StagingRaw(staged.path, appends.get(mode, "r+"))
     file: WriteFile | UpdateFile = UpdateFile(raw, BUFFER) if "+" in mode else WriteFile(raw, BUFFER)
     file.begin(fs, Publication(target, staged, base), autocommit)
     return file
