@@ -105,6 +105,8 @@ class MountServer:
         """
         try:
             run(self.engine.check(), CHECK_PATIENCE)
+        except TimedOut:
+            raise
         except TimeoutError as error:
             raise TimedOut(f"the store gave no answer within {CHECK_PATIENCE:g} s", self.source) from error
         flags = self.options.flags | (devices.MS_RDONLY if self._read_only() else 0)

@@ -107,7 +107,15 @@ def from_url(url: str, options: Mapping[str, str] | None = None, base: Config | 
         for parent in parents:
             table = table.setdefault(parent, {})
         table[last] = value if value != "" else "true"
-    return _validate(data, [Source(url)])
+    return _validate(data, [Source(_without_password(url))])
+
+
+def _without_password(url: str) -> str:
+    """The URL as messages show it: one that holds a password is refused, and must not be shown with it."""
+    scheme, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    user, at, bucket = host.rpartition("@")
+    return f"{scheme}{mark}{'***' if user else ''}{at}{bucket}{slash}{path}"
 
 
 def option_keys() -> frozenset[str]:
