@@ -67,11 +67,13 @@ class NameChanges(Owing):
             raise AlreadyExists("the name is taken", path)
         entry = self._with_changes(self.new_directory(path, time.time_ns()), changes)
         with self.changing():
+            if self.cached(path) is not None:
+                raise AlreadyExists("the name is taken", path)
             self.owe(path, Action.MARKER, entry)
             if changes != Changes():
                 self.owe_attributes({path: entry})
             self.touch_parent(path)
-        self.memory.made_empty(path, entry)
+            self.memory.made_empty(path, entry)
         await self.settle([path])
         await self.announce([path])
         return entry

@@ -153,19 +153,36 @@ class Directories:
                 return None
             return {name: entry for name, (entry, _) in directory.entries.items()}
 
-    def learn(self, path: str, entry: Entry | None) -> None:
-        """The store told about one path; None: there is nothing."""
+    def learn(self, path: str, entry: Entry | None, asked: float) -> Entry | None:
+        """The store told about one path; None: there is nothing.
+
+        Parameters
+        ----------
+        asked : float
+            When the question was put: what was changed here since then is newer than the answer.
+
+        Returns
+        -------
+        Entry or None
+            What is true now.
+        """
         now = self.clock()
         with self.lock:
             if path:
                 parent, name = split(path)
                 directory = self.at(parent)
+                if directory.absent.get(name, NEVER) > asked:
+                    return None
+                known = directory.entries.get(name)
+                if known is not None and known[1] > asked:
+                    return known[0]
                 self._set(directory, name, entry, now)
             if entry is not None and entry.kind is Kind.DIRECTORY:
                 own = self.at(path)
                 own.own, own.own_at = entry, now
             elif path and entry is None:
                 self._drop(path)
+            return entry
 
     def begin_listing(self, path: str) -> Directory:
         """A listing starts: from now on what this process changes is noted, to be applied on top of it."""

@@ -133,6 +133,7 @@ class Lookup(Entries):
                 raise NotFound("no such file or directory", path)
         if path.partition("/")[0] == names.RESERVED:
             raise NotFound("reserved for what fsdriver keeps on the bucket", path)
+        asked = self.memory.clock()
         if path.endswith(names.FILE_SUFFIX):
             parent, name = split(path)
             entry = (await self.list(parent, fresh=fresh)).get(name)
@@ -142,7 +143,7 @@ class Lookup(Entries):
             entry = await self._ask(path)
             if path and entry is not None and not fresh:
                 self._anticipate(split(path)[0])
-        self.memory.learn(path, entry)
+        entry = self.memory.learn(path, entry, asked)
         if entry is None:
             raise NotFound("no such file or directory", path)
         return entry

@@ -33,8 +33,8 @@ def memory(tmp_path: Path, clock: Clock) -> Directories:
 
 def test_entries_and_absences_expire(memory: Directories, clock: Clock) -> None:
     assert memory.peek("d/a") is None
-    memory.learn("d/a", FILE)
-    memory.learn("d/b", None)
+    memory.learn("d/a", FILE, clock.now)
+    memory.learn("d/b", None, clock.now)
     assert memory.peek("d/a") == FILE
     assert memory.peek("d/b") is MISSING
     clock.now += 2
@@ -61,7 +61,7 @@ def test_changes_made_while_a_listing_is_under_way_are_kept(memory: Directories)
 
 def test_a_change_by_another_process_invalidates(memory: Directories, tmp_path: Path, clock: Clock) -> None:
     other = Directories(Epochs(tmp_path / "epochs"), lambda path: f"store|{path}", 10, 1, clock)
-    memory.learn("d/a", FILE)
+    memory.learn("d/a", FILE, clock.now)
     started = memory.begin_listing("e")
     other.change("d/b", FILE)
     other.change("e/b", FILE)
@@ -101,3 +101,14 @@ def test_memory_is_bounded(tmp_path: Path, clock: Clock) -> None:
         memory.install(path, {str(i): FILE for i in range(30)}, set(), memory.begin_listing(path))
     kept = [number for number in range(20) if memory.listing(f"d{number}") is not None]
     assert kept == [17, 18, 19]
+
+
+def test_an_answer_that_was_asked_for_before_a_change_is_older_than_it(memory: Directories, clock: Clock) -> None:
+    asked = clock.now
+    clock.now += 1
+    memory.change("d/made", FILE)
+    memory.change("d/gone", None)
+    assert memory.learn("d/made", None, asked) == FILE
+    assert memory.learn("d/gone", FILE, asked) is None
+    assert memory.peek("d/made") == FILE
+    assert memory.peek("d/gone") is MISSING
