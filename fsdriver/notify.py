@@ -7,9 +7,12 @@ need no message: they see the directory's epoch move.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final
 
 from fsdriver.config import runtime_dir
@@ -18,6 +21,16 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Final = 2.0
 """Seconds to wait for a daemon's acknowledgement."""
+
+
+@contextlib.contextmanager
+def socket_address(path: Path) -> Iterator[str]:
+    """An address of a unix socket that fits into the kernel's 108 bytes, however deep the runtime directory lies."""
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
 
 
 async def announce(identity: str, keys: Sequence[str]) -> None:
@@ -30,16 +43,17 @@ async def announce(identity: str, keys: Sequence[str]) -> None:
     keys : sequence of str
         Full keys (names) that changed.
     """
-    sockets = [str(path) for path in runtime_dir().glob("*.sock")]
+    sockets = list(runtime_dir().glob("*.sock"))
     if sockets:
         message = json.dumps({"command": "invalidate", "store": identity, "keys": list(keys)}).encode() + b"\n"
         await asyncio.gather(*(_tell(path, message) for path in sockets))
 
 
-async def _tell(path: str, message: bytes) -> None:
+async def _tell(path: Path, message: bytes) -> None:
     try:
         async with asyncio.timeout(PATIENCE):
-            reader, writer = await asyncio.open_unix_connection(path)
+            with socket_address(path) as address:
+                reader, writer = await asyncio.open_unix_connection(address)
             try:
                 writer.write(message)
                 await writer.drain()

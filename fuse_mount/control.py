@@ -22,6 +22,7 @@ from typing import IO, Any, Final, TypeAlias
 
 from fsdriver.config import runtime_dir
 from fsdriver.errors import ConfigError, FsdriverError
+from fsdriver.notify import socket_address
 from fsdriver.runtime import on_loop
 
 from . import device
@@ -66,7 +67,8 @@ class ControlServer:
         self._farewell = asyncio.Event()
         self.path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(self.path))
+        with socket_address(self.path) as address:
+            listener.bind(address)
         self.path.chmod(0o600)
         self._inode = self.path.stat().st_ino
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_LINE)
@@ -164,7 +166,8 @@ def ask(path: Path, directory: str, command: str, wait: float | None, fields: Ma
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(wait)
         try:
-            connection.connect(str(path))
+            with socket_address(path) as address:
+                connection.connect(address)
             connection.sendall(json.dumps({"command": command, **fields}).encode() + b"\n")
             with connection.makefile("rb") as stream:
                 line = stream.readline()
@@ -218,7 +221,8 @@ def unmount(mountpoint: str | os.PathLike[str], timeout: float) -> int:
         watching.settimeout(timeout)
         try:
             ask(path, directory, "sync", timeout, {"path": "/", "timeout": timeout})
-            watching.connect(str(path))
+            with socket_address(path) as address:
+                watching.connect(address)
             watching.sendall(b'{"command": "farewell"}\n')
             stream = watching.makefile("rb")
             stream.readline()

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+# One worker for all: they open and close /dev/fuse for everybody.
+pytestmark = pytest.mark.xdist_group("device")
+
 REPOSITORY = Path(__file__).parents[2]
 UID = 65534
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,7 +40,7 @@ def call(*command: str | Path, cwd: Path, check: bool = True, **environment: str
     done = subprocess.run(
         command,
         cwd=cwd,
-        env={**os.environ, "LC_ALL": "C", "HOME": "/nonexistent", "TZ": "UTC", **environment},
+        env={**os.environ, "LC_ALL": "C", "HOME": tempfile.gettempdir(), "TZ": "UTC", **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
