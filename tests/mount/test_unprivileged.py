@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -13,9 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-# One worker for all: they open and close /dev/fuse for everybody.
-pytestmark = pytest.mark.xdist_group("device")
 
 REPOSITORY = Path(__file__).parents[2]
 UID = 65534
@@ -91,8 +89,16 @@ def python(tmp_path_factory) -> tuple[str, dict[str, str]]:
     return str(place / "bin" / "python"), {}
 
 
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    """One at a time, whichever worker runs it: these tests open and close /dev/fuse for everybody."""
+    with open(Path(tempfile.gettempdir()) / "fsdriver-tests-device.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture
-def device() -> Iterator[None]:
+def device(alone) -> Iterator[None]:
     """/dev/fuse as distributions ship it: open to everyone."""
     before = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
     os.chmod("/dev/fuse", 0o666)
