@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +29,14 @@ def fails_with(*codes: int) -> Iterator[None]:
     with pytest.raises(OSError, match=r"Errno") as raised:
         yield
     assert raised.value.errno in codes
+
+
+@contextlib.contextmanager
+def machine_lock(name: str) -> Iterator[None]:
+    """One test at a time, whichever worker runs it, for what belongs to the whole machine."""
+    with open(Path(tempfile.gettempdir()) / f"fsdriver-tests-{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def pytest_collection_modifyitems(items):

@@ -11,10 +11,10 @@ import pytest
 
 from fsdriver.cli import main
 from fsdriver.cli.install import HELPERS
+from tests.mount.conftest import machine_lock
 
 pytestmark = [
     pytest.mark.mount,
-    pytest.mark.xdist_group("system"),
     pytest.mark.skipif(os.geteuid() != 0, reason="writes to /sbin"),
 ]
 
@@ -22,11 +22,12 @@ pytestmark = [
 @pytest.fixture
 def installed() -> Iterator[None]:
     """The helpers in /sbin, as they were before when the test is over."""
-    before = {Path("/") / name: (Path("/") / name).is_file() for name in HELPERS}
-    assert main(["install-system"]) == 0
-    yield
-    if not any(before.values()):
-        assert main(["install-system", "--uninstall"]) == 0
+    with machine_lock("system"):
+        before = {Path("/") / name: (Path("/") / name).is_file() for name in HELPERS}
+        assert main(["install-system"]) == 0
+        yield
+        if not any(before.values()):
+            assert main(["install-system", "--uninstall"]) == 0
 
 
 @pytest.fixture

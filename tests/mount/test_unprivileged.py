@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.mount.conftest import machine_lock
 
 REPOSITORY = Path(__file__).parents[2]
 UID = 65534
@@ -92,8 +93,7 @@ def python(tmp_path_factory) -> tuple[str, dict[str, str]]:
 @pytest.fixture(autouse=True)
 def alone() -> Iterator[None]:
     """One at a time, whichever worker runs it: these tests open and close /dev/fuse for everybody."""
-    with open(Path(tempfile.gettempdir()) / "fsdriver-tests-device.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with machine_lock("device"):
         yield
 
 
@@ -113,7 +113,7 @@ def user(fuse, python, request) -> Iterator[User]:
     home = Path(tempfile.mkdtemp(prefix="fsdriver-user-"))
     made = User(home, [python[0]], python[1])
     yield made
-    if os.path.ismount(made.root):
+    if f" {made.root} " in Path("/proc/mounts").read_text():  # the user's mount is closed to root: ismount tells nothing
         subprocess.run(["umount", "--lazy", made.root], check=True)
     shutil.rmtree(home, ignore_errors=True)
 
