@@ -7,9 +7,10 @@ new listing.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -106,6 +107,7 @@ class Directories:
         self._limit = limit
         self._directories: OrderedDict[str, Directory] = OrderedDict()
         self._count = 0
+        self._untold: dict[str, Directory] | None = None
 
     def current(self, path: str) -> Directory | None:
         """The directory, unless another process changed it since it was learned."""
@@ -153,13 +155,16 @@ class Directories:
                 return None
             return {name: entry for name, (entry, _) in directory.entries.items()}
 
-    def learn(self, path: str, entry: Entry | None, asked: float) -> Entry | None:
+    def learn(self, path: str, entry: Entry | None, asked: float, started: Directory | None = None) -> Entry | None:
         """The store told about one path; None: there is nothing.
 
         Parameters
         ----------
         asked : float
             When the question was put: what was changed here since then is newer than the answer.
+        started : Directory, optional
+            `at` of the parent when the question was put: if another process has changed the directory since, the answer
+            may lack that and is not remembered.
 
         Returns
         -------
@@ -171,6 +176,8 @@ class Directories:
             if path:
                 parent, name = split(path)
                 directory = self.at(parent)
+                if started is not None and directory is not started:
+                    return entry
                 if directory.absent.get(name, NEVER) > asked:
                     return None
                 known = directory.entries.get(name)
@@ -268,9 +275,29 @@ class Directories:
                 directory.complete_at = NEVER
             self.forget(path)
 
+    @contextlib.contextmanager
+    def telling_later(self) -> Iterator[None]:
+        """Tell other processes when the block has ended: before, the journal does not show them what changed."""
+        with self.lock:
+            if self._untold is not None:
+                yield
+                return
+            untold = self._untold = {}
+            try:
+                yield
+            finally:
+                self._untold = None
+                for directory in untold.values():
+                    self._bump(directory)
+
     def _bump(self, directory: Directory) -> None:
+        if self._untold is not None:
+            self._untold[directory.epoch_name] = directory
+            return
+        current = directory.epoch == self._epochs.value(directory.epoch_name)
         self._epochs.bump(directory.epoch_name)
-        directory.epoch = self._epochs.value(directory.epoch_name)
+        if current:
+            directory.epoch = self._epochs.value(directory.epoch_name)
 
     def _own(self, path: str, now: float) -> Entry | None:
         directory = self.current(path)

@@ -12,8 +12,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,6 +70,8 @@ class Engine:
         self.uploaders: dict[str, Uploader] = {}
         self.routes: list[Route] = []
         self._adopted: dict[str, Route] = {}
+        self._builders: dict[str, Callable[[str], Route]] = {}
+        self._foreign: dict[tuple[str, str], Route] = {}
         self._lock = threading.RLock()
         _name_what_has_no_effect(config)
         for route in config.route:
@@ -95,7 +98,9 @@ class Engine:
         other = {k: v for k, v in (storage_options or {}).items() if k not in known}
         backend = BackendConfig.model_validate({"url": url, "storage_options": other} | known)
         name = f"chained:{Config(backend={'chained': backend}).fingerprint()}"
-        route = RouteConfig.model_validate({"path": "/", "tiers": [name]} | settings)
+        # The root of a chained file:// is that of the whole machine: nothing but the files themselves is written there.
+        posix = "off" if url.partition(":")[0] in {"file", "local"} else "full"
+        route = RouteConfig.model_validate({"path": "/", "tiers": [name], "posix": posix} | settings)
         with self._lock:
             key = f"{name}|{route!r}"
             if key not in self._adopted:
@@ -106,11 +111,19 @@ class Engine:
         if name not in self.backends:
             self.backends[name] = open_backend(name, backend_config)
         backend, prefix = self.backends[name]
-        uploader = self.uploaders.get(backend.identity)
-        if uploader is None:
-            uploader = self.uploaders[backend.identity] = Uploader(
-                backend, self.journal, self.staging, self.cache, self.state, self._carried_out, self._lost
+        if backend.identity not in self.uploaders:
+            self.uploaders[backend.identity] = Uploader(
+                backend, self.journal, self.staging, self.cache, self.state, self._carried_out, self._lost,
+                partial(self._foreign_route, backend.identity),
+            )  # fmt: skip
+            self._builders[backend.identity] = partial(
+                self._build_route, RouteConfig(tiers=[name]), backend, timeout=backend_config.timeout * 2
             )
+        route = self._build_route(config, backend, prefix, timeout=backend_config.timeout * 2)
+        self.uploaders[backend.identity].routes[prefix] = route
+        return route
+
+    def _build_route(self, config: RouteConfig, backend: Backend, prefix: str, *, timeout: float) -> Route:
         policy = Policy(
             write=config.write or self.write,
             fsync=config.fsync,
@@ -120,7 +133,7 @@ class Engine:
             posix=config.posix == "full",
             foreign_metadata=config.foreign_metadata,
             quota=config.quota,
-            timeout=backend_config.timeout * 2,
+            timeout=timeout,
         )
         defaults = Defaults(
             config.mode,
@@ -130,24 +143,38 @@ class Engine:
             self.born_ns,
         )
         services = Services(
-            self.journal, self.staging, self.cache, self.epochs, uploader, None if self.daemon else announce
+            self.journal,
+            self.staging,
+            self.cache,
+            self.epochs,
+            self.uploaders[backend.identity],
+            None if self.daemon else announce,
         )
-        route = Route(config.path, backend, prefix, policy, defaults, services)
-        uploader.routes[prefix] = route
-        return route
+        return Route(config.path, backend, prefix, policy, defaults, services)
+
+    def _foreign_route(self, identity: str, root: str) -> Route:
+        """The route of another process, whose changes this one carries out."""
+        key = identity, root
+        if key not in self._foreign:
+            self._foreign[key] = self._builders[identity](root)
+        return self._foreign[key]
 
     def _all_routes(self) -> list[Route]:
         return [*self.routes, *self._adopted.values()]
 
+    def _routes_of(self, row: Pending) -> list[Route]:
+        known = [
+            route for route in self._all_routes() if route.backend.identity == row.store and route.prefix == row.root
+        ]
+        return known or [self._foreign_route(row.store, row.root)]
+
     def _carried_out(self, row: Pending, version: str) -> None:
-        for route in self._all_routes():
-            if route.backend.identity == row.store and route.prefix == row.root:
-                route.carried_out(row, version)
+        for route in self._routes_of(row):
+            route.carried_out(row, version)
 
     def _lost(self, row: Pending, kept: str) -> None:
-        for route in self._all_routes():
-            if route.backend.identity == row.store and route.prefix == row.root:
-                route.lost(row, kept)
+        for route in self._routes_of(row):
+            route.lost(row, kept)
 
     async def check(self) -> None:
         """Prove that every route's store exists and answers; raises the error that explains what is wrong.

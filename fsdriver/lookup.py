@@ -67,8 +67,15 @@ class Lookup(Entries):
         self.uncommitted: dict[str, Uncommitted] = {}
         self.memory = Directories(epochs, self._epoch_name, ttl, negative_ttl, time.monotonic)
         self._anticipation = Anticipation(0.0 if foreign_metadata else ttl, time.monotonic)
+        self._shared_names: dict[str, str] = {}
         self._checked = False
         self._loads: dict[str, asyncio.Future[Mapping[str, Entry]]] = {}
+
+    def key(self, path: str) -> str:
+        """Full key of a file's path; of an object shown with ``%file`` (C3), that object's."""
+        if path.endswith(names.FILE_SUFFIX) and (shared := self._shared_names.get(path)) is not None:
+            return shared
+        return super().key(path)
 
     # -- attribute objects -------------------------------------------------------------------------------------------
 
@@ -133,7 +140,7 @@ class Lookup(Entries):
                 raise NotFound("no such file or directory", path)
         if path.partition("/")[0] == names.RESERVED:
             raise NotFound("reserved for what fsdriver keeps on the bucket", path)
-        asked = self.memory.clock()
+        asked, started = self.memory.clock(), self.memory.at(split(path)[0]) if path else None
         if path.endswith(names.FILE_SUFFIX):
             parent, name = split(path)
             entry = (await self.list(parent, fresh=fresh)).get(name)
@@ -143,7 +150,7 @@ class Lookup(Entries):
             entry = await self._ask(path)
             if path and entry is not None and not fresh:
                 self._anticipate(split(path)[0])
-        entry = self.memory.learn(path, entry, asked)
+        entry = self.memory.learn(path, entry, asked, started)
         if entry is None:
             raise NotFound("no such file or directory", path)
         return entry
@@ -270,10 +277,14 @@ class Lookup(Entries):
         for name in {*prefixes, *(names.unescape(segment) for segment in implied)}:
             if path or name != names.RESERVED:
                 entries[name] = self.new_directory(f"{path}/{name}" if path else name)
+        for known in [known for known in self._shared_names if split(known)[0] == path]:
+            del self._shared_names[known]
         for shown, name in names.shown_names(objects, entries.keys()).items():
             info = objects[name]
-            entry, incomplete = self.from_object(info, attributes.entries.get(name))
+            entry, incomplete = self.from_object(info, attributes.entries.get(shown))
             entries[shown] = entry if shown == name else replace(entry, key=info.key)
+            if shown != name:
+                self._shared_names[f"{path}/{shown}" if path else shown] = info.key
             if incomplete:
                 unverified.add(shown)
         for row in owed:

@@ -13,6 +13,7 @@ from fsdriver.directories import split
 from fsdriver.entries import Defaults
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import (
+    AccessDenied,
     InvalidName,
     NotDirectory,
     NotFound,
@@ -102,15 +103,38 @@ class Owing(Lookup):
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
         """One step for whoever reads names and for the uploader: rows are written and remembered names follow."""
-        with self.memory.lock, self.journal.transaction():
+        with self.memory.telling_later(), self.journal.transaction():
             yield
 
     async def settle(self, paths: Iterable[str]) -> None:
         """A change is journaled: wake the uploader, and in "through" mode wait for the tiers."""
-        if self.policy.write == "through":
-            await self.wait_for(list(paths))
-        else:
+        if self.policy.write != "through":
             self.services.uploader.wake()
+            return
+        names = list(paths)
+        try:
+            await self.wait_for(names)
+        except (AccessDenied, ReadOnly):
+            self._withdraw(names)
+            raise
+
+    def _withdraw(self, paths: Sequence[str]) -> None:
+        """The caller was told that the store does not allow it: it must not happen later. Bytes stay journaled."""
+        identity = self.backend.identity
+        with self.changing():
+            for path in paths:
+                for key in (self.key(path), self.directory_key(path)):
+                    row = self.journal.get(identity, key)
+                    if row is not None and row.staging is None and not row.inflight:
+                        self.journal.forget(identity, key)
+                parent, name = split(path)
+                if self.journal.get(identity, self.key(path)) is None:
+                    found = [
+                        self.journal.attribute_change(identity, self.prefix, *at)
+                        for at in ((parent, name), (parent, ""), (path, ""))
+                    ]
+                    self.journal.finish_attributes([change for change in found if change is not None])
+                self.memory.forget_entry(path)
 
     async def wait_for(self, paths: Sequence[str], timeout: float | None = None) -> None:
         """Wait until the tiers have all that is owed for some paths."""

@@ -61,6 +61,8 @@ class Uploader:
         Called on the loop as ``on_done(row, version)`` after a key was carried out; version "" when it was deleted.
     on_conflict : callable
         Called as ``on_conflict(row, kept)`` after a foreign writer won; ``kept`` is the path under which the bytes are kept.
+    make_route : callable
+        Called as ``make_route(root)`` for a key prefix that none of this process's routes has: another process enqueued.
     """
 
     def __init__(
@@ -72,8 +74,10 @@ class Uploader:
         state_dir: Path,
         on_done: Callable[[Pending, str], None],
         on_conflict: Callable[[Pending, str], None],
+        make_route: Callable[[str], AttributeStore],
     ) -> None:
         self.backend = backend
+        self._make_route = make_route
         self.journal = journal
         self.staging = staging
         self.sender = Sender(backend, journal, staging, cache)
@@ -242,9 +246,11 @@ class Uploader:
             loop.call_later(ATTRIBUTE_LOOK, self._begin)
         self._owed_since = {key: self._owed_since.get(key, now) for key in ((root, name) for root, name, _ in owed)}
         for (root, directory), since in self._owed_since.items():
-            route = self.routes.get(root)
-            if route is None or (root, directory) in self._flushing:
+            if (root, directory) in self._flushing:
                 continue
+            route = self.routes.get(root)
+            if route is None:
+                route = self.routes[root] = self._make_route(root)
             if now - since >= patience or not self.journal.has_children(
                 self.backend.identity, route.directory_key(directory)
             ):

@@ -112,3 +112,12 @@ def test_an_answer_that_was_asked_for_before_a_change_is_older_than_it(memory: D
     assert memory.learn("d/gone", FILE, asked) is None
     assert memory.peek("d/made") == FILE
     assert memory.peek("d/gone") is MISSING
+
+
+def test_an_answer_older_than_a_change_of_another_process_is_not_remembered(
+    memory: Directories, clock: Clock, tmp_path: Path
+) -> None:
+    started = memory.at("d")
+    Directories(Epochs(tmp_path / "epochs"), lambda path: f"store|{path}", 10, 1, clock).change("d/a", FILE)
+    assert memory.learn("d/a", None, clock.now, started) is None
+    assert memory.peek("d/a") is None
