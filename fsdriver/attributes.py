@@ -61,8 +61,9 @@ class AttributeObject:
                 raise ValueError(f"format is {document['format']!r}")
             if document["version"] > FORMAT_VERSION:
                 raise ValueError(f"format version {document['version']} is newer than this program; upgrade fsdriver")
-            return cls(dict(document.get("self", {})), dict(document["entries"]), version)
-        except (ValueError, KeyError, TypeError) as error:
+            entries = {name: record for name, record in document["entries"].items() if isinstance(record, dict)}
+            return cls(dict(document.get("self", {})), entries, version)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupt(f"not a usable attribute object: {error}", key) from error
 
     def dump(self) -> bytes:
@@ -111,7 +112,7 @@ def apply_record(entry: Entry, record: Record) -> Entry:
     """``entry`` with the record's fields; what the record lacks stays. A record that makes no sense is left out."""
     try:
         return _apply_record(entry, record)
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
         log.warning("an attribute record is malformed and is ignored: %s", error)
         return entry
 
@@ -120,6 +121,8 @@ def _apply_record(entry: Entry, record: Record) -> Entry:
     fields: dict[str, Any] = {
         name: int(record[short]) for short, name in (_NUMBERS | _TIMES).items() if short in record
     }
+    if "mode" in fields:
+        fields["mode"] &= 0o7777
     if "kind" in record:
         fields["kind"] = kind = Kind(record["kind"])
         if kind is Kind.SYMLINK:

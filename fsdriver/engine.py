@@ -278,6 +278,9 @@ def _after_fork() -> None:
     """A child inherits descriptors and locks it must not use: it starts with an empty registry."""
     global _registry_lock  # noqa: PLW0603 - one that a thread of the parent held at the fork would stay held here
     _registry_lock = threading.Lock()
+    for engine in _registry.values():
+        for uploader in engine.uploaders.values():
+            uploader.lose_lock()
     _inherited.extend(_registry.values())
     _registry.clear()
 

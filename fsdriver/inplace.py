@@ -52,7 +52,7 @@ class InPlace(Reading):
             base: str | None = ABSENT
             made = replace(self._new_file(path), ino=self.inode(f"{self.key(path)}|{now}"))
         else:
-            base = existing.version or staged.base
+            base = existing.version
             made = replace(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
         staged.base = base
         made = self._with_changes(replace(made, size=0, staging=str(staged.path)), changes)
@@ -138,7 +138,7 @@ class InPlace(Reading):
         with self.memory.lock:
             fresh = self.uncommitted.get(path)
             entry = fresh.entry if fresh is not None else self.cached(path) or known
-            staged.committed = signature(staged.descriptor)
+            staged.committed, staged.written = signature(staged.descriptor), True
             size, mtime_ns = staged.committed
             entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
             paths = entry.links or (path,)
@@ -180,7 +180,9 @@ class InPlace(Reading):
         await on_loop()
         await asyncio.get_running_loop().run_in_executor(None, os.fsync, staged.descriptor)
         remote = self.policy.fsync == "remote"
-        await self.commit(path, staged, hold=not remote, durable=True)
+        row = self.journal.get(self.backend.identity, self.key(path))
+        # A row that others see already stays one they see: what was closed once does not vanish.
+        await self.commit(path, staged, hold=not remote and (row is None or row.held), durable=True)
         if remote:
             await self.wait_for([path])
 
@@ -200,7 +202,7 @@ class InPlace(Reading):
             staging.remove(where)
         elif staged.uploaded == last and (version := staged.versions.get(self.key(path))) is not None:
             uploader.sender.seal(self.key(path), version, staged.path)
-        elif staged.base and staged.uploaded is None:
+        elif staged.base and not staged.written and staged.uploaded is None:
             entry = self.cached(path)
             uploader.sender.seal((entry.key if entry else None) or self.key(path), staged.base, staged.path)
         staging.remove(where) if not self.journal.uses(where) else None

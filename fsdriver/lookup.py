@@ -83,8 +83,8 @@ class Lookup(Entries):
         """The attribute object of a directory, with what the journal still owes to it."""
         if not self.posix:
             return AttributeObject()
-        stored = await self._stored(path, fresh=fresh)
         owed = self.journal.attribute_changes(self.backend.identity, self.prefix, path)
+        stored = await self._stored(path, fresh=fresh)
         return stored.merged({name: change.record for name, change in owed.items()}) if owed else stored
 
     async def record(self, path: str) -> Record | None:

@@ -15,7 +15,7 @@ from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale, Unsupported
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
-from fsdriver.staging import StagedReader
+from fsdriver.staging import StagedReader, write_all
 
 REMEMBERED_MOVES: Final = 100_000
 """Renames carried out whose new place is still known to those who read from the old one."""
@@ -77,12 +77,13 @@ class Reading(NameChanges):
         key = self.content_key(path, entry)
 
         async def fetch(start: int, end: int) -> memoryview:
-            where = key.key, key.version
+            where, seen = (key.key, key.version), set[tuple[str, str]]()
             while True:
                 try:
                     return await self.backend.get(where[0], start, end, where[1])
                 except (Stale, NotFound):
-                    if where in self._moved:
+                    seen.add(where)
+                    if where in self._moved and self._moved[where] not in seen:
                         # A rename was carried out since the file was opened: the same bytes are there now.
                         where = self._moved[where]
                         continue
@@ -112,7 +113,7 @@ class Reading(NameChanges):
             descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             try:
                 for offset in range(0, reader.size, 8 << 20):
-                    os.pwrite(descriptor, await reader.read(offset, min(8 << 20, reader.size - offset)), offset)
+                    write_all(descriptor, await reader.read(offset, min(8 << 20, reader.size - offset)), offset)
             finally:
                 os.close(descriptor)
         return target

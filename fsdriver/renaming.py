@@ -47,6 +47,10 @@ def _move(route: NameChanges, source: str, moving: Entry, target: str, there: En
         # Not yet committed: the rename is a change of this process's view, its first commit goes to the new name.
         made = replace(fresh.entry, ctime_ns=made.ctime_ns, links=made.links)
         route.uncommitted[target] = Uncommitted(made, base)
+        row = route.journal.get(route.backend.identity, route.key(source))
+        if row is not None and row.held:
+            # Synced bytes survive a crash under the new name too.
+            route.owe(target, Action.PUT, made, base=base, staging=row.staging, held=True)
     else:
         made = route.owe_same_bytes(source, moving, target, made, base)
     route.remove_file_rows(source, moving)
@@ -103,11 +107,12 @@ async def exchange_files(route: Route, first: str, one: Entry, second: str, othe
     if first in route.uncommitted or second in route.uncommitted:
         raise Unsupported("a file that is being created cannot be exchanged; close it first", first)
     copied: Entry | None = None
+    version: str | None = None
     for _ in range(3):
         with route.changing():
             one, other = route.cached(first) or one, route.cached(second) or other
             stored = one.kind is other.kind is Kind.FILE and one.staging is None and other.staging is None
-            if not stored or copied is not None:
+            if not stored or (copied is not None and one.version == version):
                 made_first = _owe_bytes(route, second, other, first, one)
                 made_second = _owe_bytes(route, first, copied or one, second, other)
                 route.touch_parent(first)
@@ -116,6 +121,9 @@ async def exchange_files(route: Route, first: str, one: Entry, second: str, othe
                 route.memory.change(second, made_second)
                 return
         # Both are in the store: two copies that read from each other would wait for each other for ever.
+        if copied is not None and copied.staging is not None:
+            route.services.staging.remove(copied.staging)
+        version = one.version
         copied = replace(one, staging=str(await route.materialize(first, one)), version=None)
     raise Stale("the two files change faster than they can be exchanged", first)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fsdriver.attributes import to_metadata
+from fsdriver.attributes import apply_record, to_metadata
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.directories import split
 from fsdriver.entries import Defaults, Uncommitted
@@ -77,11 +77,13 @@ class Route(InPlace):
             raise IsDirectory("is a directory", path)
         self._ensure_parents(path)
         if self.policy.write == "back" and base is None:
-            return await self._publish_back(path, source, entry or before)
+            return await self._publish_back(path, source, entry or before or await self.find_entry(path))
         await on_loop()
         await self._settle_key(path)
         record = await self.record(path)
         made = entry or before or self._new_file(path)
+        if entry is None and before is None and record is not None:
+            made = apply_record(made, record)
         made = replace(made, kind=Kind.FILE, staging=None, key=None, links=(), mtime_ns=time.time_ns())
         carried = self.posix and (entry is not None or record is not None)
         try:
@@ -115,7 +117,7 @@ class Route(InPlace):
                 os.replace(source, staged.path)
                 staged = self.services.staging.adopt(staged.path, None, inherited=False)
             else:
-                os.pwrite(staged.descriptor, source, 0)
+                staged.fill(source)
             made = replace(
                 like or self._new_file(path), kind=Kind.FILE, version=None, staging=str(staged.path), links=()
             )
@@ -129,10 +131,13 @@ class Route(InPlace):
     async def _settle_key(self, path: str) -> None:
         """Wait until nothing older is pending for a key that is about to be written directly."""
         key, identity = self.key(path), self.backend.identity
-        if self.journal.get(identity, key) is not None:
-            await self.services.uploader.wait(
-                lambda: self.journal.get(identity, key) is not None, lambda failed: failed == key, self.policy.timeout
-            )
+
+        def owed() -> bool:
+            row = self.journal.get(identity, key)
+            return row is not None and not row.held
+
+        if owed():
+            await self.services.uploader.wait(owed, lambda failed: failed == key, self.policy.timeout)
 
     # -- what the uploader reports -----------------------------------------------------------------------------------------
 

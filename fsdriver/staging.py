@@ -29,6 +29,14 @@ def signature(descriptor: int) -> Signature:
     return status.st_size, status.st_mtime_ns
 
 
+def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write at ``offset`` until nothing is left: one call writes at most 2 GiB, and less on a disk that fills up."""
+    rest = memoryview(data)
+    while rest:
+        done = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[done:], offset + done
+
+
 class StagedFile:
     """One staging file that is open for writing.
 
@@ -42,13 +50,15 @@ class StagedFile:
         Signature at the last commit; None before the first.
     uploaded : tuple or None
         Signature of what was last uploaded.
+    written : bool
+        Something was committed: the bytes are no longer those of ``base``.
     versions : dict
         Key → version the store gave to bytes of this file (several keys: a hard-linked file).
     inherited : bool
         It is the very file that an open cache reader has: descriptors and backing ids of that reader stay valid.
     """
 
-    __slots__ = ("base", "committed", "descriptor", "inherited", "path", "uploaded", "versions")
+    __slots__ = ("base", "committed", "descriptor", "inherited", "path", "uploaded", "versions", "written")
 
     def __init__(self, path: Path, descriptor: int, base: str | None, *, inherited: bool = False) -> None:
         self.path = path
@@ -58,6 +68,11 @@ class StagedFile:
         self.committed: Signature | None = None
         self.uploaded: Signature | None = None
         self.versions: dict[str, str] = {}
+        self.written = False
+
+    def fill(self, data: bytes) -> None:
+        """Write all of ``data`` from the beginning."""
+        write_all(self.descriptor, data, 0)
 
     def fileno(self) -> int:
         """The read-write descriptor."""

@@ -147,6 +147,10 @@ class Uploader:
                 self.journal.let_go(row)
         return True
 
+    def lose_lock(self) -> None:
+        """In a forked child: the lock is the parent's, and must not outlive it here."""
+        self._unlock()
+
     def _is_open(self, path: str) -> bool:
         """Some process has a staging file open: it is still being written."""
         try:
@@ -281,7 +285,9 @@ class Uploader:
         try:
             version, sealed = await self.sender.send(row)
         except Stale:
-            self._errors[row.key] = Stale("another writer changed it first; the bytes written here are kept", row.path)
+            deleting = row.action is Action.DELETE
+            outcome = "that version stands" if deleting else "the bytes written here are kept"
+            self._errors[row.key] = Stale(f"another writer changed it first; {outcome}", row.path)
             self._conflict(row, source_stands=row.action is Action.COPY and await self.sender.source_stands(row))
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)

@@ -440,3 +440,39 @@ def test_a_reader_follows_a_rename_that_is_carried_out_meanwhile(tree: Tree) -> 
         run(route.rename("b", "c"))
         tree.settle()
         assert bytes(run(reader.read(2_500_000, 10))) == b"x" * 10
+
+
+def test_an_overwrite_keeps_mode_and_xattrs(tree: Tree) -> None:
+    write(tree.route, "f", b"one", Changes(mode=0o755, xattrs={"user.k": b"v"}))
+    tree.settle()
+    run(tree.fresh().publish("f", b"two"))
+    tree.settle()
+    entry = run(tree.fresh().stat("f"))
+    assert (entry.mode, entry.xattrs) == (0o755, {"user.k": b"v"})
+    assert read(tree.route, "f") == b"two"
+
+
+def test_a_renamed_open_file_stays_synced(tree: Tree) -> None:
+    route = tree.route
+    staged = route.new_file()
+    run(route.create("a", staged, Changes()))
+    os.pwrite(staged.fileno(), b"synced", 0)
+    run(route.fsync("a", staged))
+    run(route.rename("a", "b"))
+    held = tree.engine.journal.held(route.backend.identity)
+    assert [(row.path, row.staging) for row in held] == [("b", str(staged.path))]
+    run(route.release("b", staged))
+    tree.settle()
+    assert names(tree.fresh()) == ["b"]
+
+
+def test_sync_of_a_reopened_file_hides_nothing(tree: Tree) -> None:
+    route = tree.route
+    write(route, "f", b"closed")
+    staged = run(route.stage("f", run(route.stat("f")), None))
+    os.pwrite(staged.fileno(), b"reopen", 0)
+    run(route.fsync("f", staged))
+    other = Engine(tree.engine.config, tree.write)
+    assert len(read(other.routes[0], "f")) == 6
+    run(route.release("f", staged))
+    other.close()
