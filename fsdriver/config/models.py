@@ -41,9 +41,9 @@ class CacheConfig(_Table):
     min_free: Size = 1 << 30
     """Bytes always left free on the disk of the cache."""
     memory: Size = 128 << 20
-    """Most bytes of file content kept in the memory of one process."""
+    """Most bytes of file content kept in the memory of one process. Not acted on yet."""
     isolate: bool = False
-    """Keep files read with different credentials apart, for several people who share one uid."""
+    """Keep files read with different credentials apart, for several people who share one uid. Not acted on yet."""
 
 
 class BackendConfig(_Table):
@@ -125,14 +125,14 @@ class RouteConfig(_Table):
     path: str = "/"
     """Where the route hangs in the tree; the longest path that matches wins."""
     tiers: list[str] = Field(min_length=1)
-    """Names of backends, hot to cold."""
+    """Names of backends, hot to cold. Only the first is used yet."""
     write: Literal["back", "through"] | None = None
     """When close() returns: `through`, the tiers have it; `back`, the journal has it. By default `back` in a mount,
     `through` in fsspec and Python."""
     fsync: Literal["local", "remote"] = "local"
     """What fsync() waits for: the local disk, or the tiers."""
     ack: int | None = Field(default=None, ge=1)
-    """How many tiers must have a write before it counts as stored; by default all it owes."""
+    """How many tiers must have a write before it counts as stored; by default all it owes. Not acted on yet."""
     ttl: Seconds = 10.0
     """How long attributes and listings are trusted (`"10s"`)."""
     negative_ttl: Seconds = 1.0
@@ -144,9 +144,9 @@ class RouteConfig(_Table):
     posix: Literal["full", "off"] = "full"
     """`full` keeps modes, owners, times, links and xattrs on the store; `off` writes nothing there but the objects."""
     replicate: list[str] = Field(default_factory=list)
-    """Names of backends that receive a copy of every write."""
+    """Names of backends that receive a copy of every write. Not acted on yet."""
     policy: str = "default"
-    """Name of the `[policy.NAME]` that moves data between the tiers."""
+    """Name of the `[policy.NAME]` that moves data between the tiers. Not acted on yet."""
     mode: Mode = 0o644
     """Permission bits of files that carry none (`"0644"`)."""
     dir_mode: Mode = 0o755
