@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 CHUNK: Final = 8 << 20
 """Bytes copied between two reports of progress."""
+BESIDE_A_WRITER: Final = 4
+"""Further attempts at one version of an object that is replaced again and again meanwhile."""
 NO_COPY_RANGE: Final = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF})
 """copy_file_range(2) does not work between these two files: read and write instead."""
 
@@ -49,11 +51,12 @@ class Transfer(Face):
     @from_any_loop
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         path = self._strip_protocol(path)
-        try:
-            return (await self._ranges(path, [(start, end)]))[0]
-        except Stale:
-            await self._with_fresh_version(path)
-            return (await self._ranges(path, [(start, end)]))[0]
+        for _ in range(BESIDE_A_WRITER):
+            try:
+                return (await self._ranges(path, [(start, end)]))[0]
+            except Stale:
+                await self._with_fresh_version(path)
+        return (await self._ranges(path, [(start, end)]))[0]
 
     async def _ranges(self, path: str, ranges: Sequence[tuple[int | None, int | None]]) -> list[bytes]:
         """Slices of one version of one file."""
