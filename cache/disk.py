@@ -368,6 +368,14 @@ class DiskCache:
                 freed += self._evictor.remove(places[start : start + _BATCH])
         return freed
 
+    def before_fork(self) -> None:
+        """No thread is inside the index while the process forks."""
+        self._index.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._index.after_fork_in_parent()
+
     def after_fork(self) -> None:
         """In a forked child: threads, fills and database connections are the parent's."""
         self._lock = threading.Lock()
@@ -380,9 +388,25 @@ class DiskCache:
         self._scratch.after_fork()
 
 
+_forking: list[DiskCache] = []
+"""Caches whose index is held while the process forks."""
+
+
+def _before_fork() -> None:
+    _forking.extend(_caches)
+    for cache in _forking:
+        cache.before_fork()
+
+
+def _after_fork_in_parent() -> None:
+    while _forking:
+        _forking.pop().after_fork_in_parent()
+
+
 def _after_fork() -> None:
+    _forking.clear()
     for cache in _caches:
         cache.after_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

@@ -73,6 +73,14 @@ class Index:
         with self._lock:
             self._open()
 
+    def before_fork(self) -> None:
+        """Wait until no thread is inside SQLite: a child would inherit its library-wide locks, held for ever."""
+        self._lock.acquire()
+
+    def after_fork_in_parent(self) -> None:
+        """Go on."""
+        self._lock.release()
+
     def after_fork(self) -> None:
         """In a forked child: leave the parent's connection alone (SQLite forbids its use) and connect anew."""
         self._lock = threading.Lock()

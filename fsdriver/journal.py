@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +58,11 @@ _NOT_HELD: Final = (
 )
 
 
+_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+_forking: list[Journal] = []
+"""Journals that no other thread may use while the process forks."""
+
+
 class Journal:
     """The pending work of one uid on one host.
 
@@ -75,6 +82,7 @@ class Journal:
         path.touch(mode=0o600, exist_ok=True)
         self._lock = threading.RLock()
         self._depth = 0
+        _journals.add(self)
         self._db = sqlite3.connect(
             path, check_same_thread=False, isolation_level=None, timeout=30, cached_statements=256
         )
@@ -372,6 +380,14 @@ class Journal:
                 "DELETE FROM attributes WHERE store=? AND root=? AND directory=?", (store, root, escape(directory))
             )
 
+    def before_fork(self) -> None:
+        """Wait until no thread is inside SQLite: a child would inherit its library-wide locks, held for ever."""
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        """Go on, in parent and child (which makes a journal of its own)."""
+        self._lock.release()
+
     def close(self) -> None:
         """Close the database."""
         with self._lock:
@@ -392,3 +408,17 @@ def _pending(*row: Any) -> Pending:
         store, key, parent, seq, Action(action), root, unescape(path), base, staging, source, version, size, parsed,
         bool(inflight), bool(held), attempts, error,
     )  # fmt: skip
+
+
+def _before_fork() -> None:
+    _forking.extend(_journals)
+    for journal in _forking:
+        journal.before_fork()
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop().after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
