@@ -140,16 +140,20 @@ class Lookup(Entries):
                 raise NotFound("no such file or directory", path)
         if path.partition("/")[0] == names.RESERVED:
             raise NotFound("reserved for what fsdriver keeps on the bucket", path)
-        asked, started = self.memory.clock(), self.memory.at(split(path)[0]) if path else None
-        if path.endswith(names.FILE_SUFFIX):
-            parent, name = split(path)
-            entry = (await self.list(parent, fresh=fresh)).get(name)
-            if entry is not None and entry.kind is Kind.DIRECTORY:
+        for _ in range(3):
+            asked, started = self.memory.clock(), self.memory.at(split(path)[0]) if path else None
+            if path.endswith(names.FILE_SUFFIX):
+                parent, name = split(path)
+                entry = (await self.list(parent, fresh=fresh)).get(name)
+                if entry is not None and entry.kind is Kind.DIRECTORY:
+                    entry = await self._ask(path)
+            else:
                 entry = await self._ask(path)
-        else:
-            entry = await self._ask(path)
-            if path and entry is not None and not fresh:
-                self._anticipate(split(path)[0])
+                if path and entry is not None and not fresh:
+                    self._anticipate(split(path)[0])
+            if started is None or self.memory.at(split(path)[0]) is started:
+                break
+            # Another process changed the directory while the store was asked: the answer may be older than that.
         entry = self.memory.learn(path, entry, asked, started)
         if entry is None:
             raise NotFound("no such file or directory", path)
