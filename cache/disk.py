@@ -36,6 +36,8 @@ from .stats import CacheStats, Counts
 
 _WORKERS: Final = 2
 _BATCH: Final = 64
+AMPLE: Final = 1 << 30
+"""Bytes of free space beyond `min_free` above which fills write without asking: more than many processes have in flight."""
 
 _log = logging.getLogger("fsdriver.cache")
 _caches: weakref.WeakSet[DiskCache] = weakref.WeakSet()
@@ -269,17 +271,29 @@ class DiskCache:
         """A sparse file to fill."""
         return self._scratch.create(key.size)
 
-    def fits(self, size: int) -> bool:
-        """Whether ``size`` more bytes can be written to disk now."""
-        return self._evictor.free() >= size
+    def ample(self, size: int) -> bool:
+        """Whether there is so much free space that ``size`` bytes need no `allocate`."""
+        return self._evictor.free() >= size + AMPLE
 
-    def has_space(self, size: int) -> bool:
-        """Whether ``size`` more bytes can be written to disk, if need be after evicting others."""
-        if self.fits(size):
+    def allocate(self, file: LocalFile, start: int, size: int) -> bool:
+        """Give a range of a temporary file its disk space, if need be after evicting others.
+
+        Looking and taking are one step, for all threads and processes of the directory: what is allocated here is
+        missing in the free space that the next one sees. With space in plenty nothing needs to be taken.
+
+        Returns
+        -------
+        bool
+            False if `min_free` would not be kept.
+        """
+        if self.ample(size):
             return True
         self._opened.flush()
         with locks.mutex(self._guard):
-            return self._evictor.make_room(0, size)
+            if not self._evictor.make_room(0, size):
+                return False
+            os.posix_fallocate(file.descriptor, start, size)
+        return True
 
     def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
         """Seal a filled temporary file; one that cannot be kept stays readable until its last reader closes."""

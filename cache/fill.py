@@ -280,10 +280,10 @@ class Fill:
         try:
             if self._file is None:
                 self._file, self._path = storage.temporary(self.key)
-            if len(buffer) <= _INLINE_WRITE and storage.fits(len(buffer)):
+            if len(buffer) <= _INLINE_WRITE and storage.ample(len(buffer)):
                 self._file.write(start, buffer)
                 return True
-            if await loop.run_in_executor(storage.workers, _write, storage.has_space, self._file, start, buffer):
+            if await loop.run_in_executor(storage.workers, _write, storage.allocate, self._file, start, buffer):
                 return True
             raise NoSpace("the cache's file system has no more free space than cache.min_free", self.key.label)
         except OSError as error:
@@ -327,8 +327,8 @@ class Fill:
             path.unlink(missing_ok=True)
 
 
-def _write(has_space: Callable[[int], bool], file: LocalFile, start: int, buffer: memoryview) -> bool:
-    if not has_space(len(buffer)):
+def _write(allocate: Callable[[LocalFile, int, int], bool], file: LocalFile, start: int, buffer: memoryview) -> bool:
+    if not allocate(file, start, len(buffer)):
         return False
     file.write(start, buffer)
     return True

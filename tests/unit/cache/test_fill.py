@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import threading
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fsdriver.cache import BLOCK, DiskCache
+from fsdriver.cache.eviction import Evictor
 from fsdriver.errors import Corrupt, NoSpace, Stale, Unreachable
 from fsdriver.runtime import run, spawn
 
@@ -268,6 +270,38 @@ def test_free_space_is_kept(make_cache: Callable[..., DiskCache], make_source: A
         assert run(reader.read(0, 3 * MIB)) == source.data
         with pytest.raises(NoSpace):
             run(reader.wait_complete())
+
+
+def test_free_space_is_kept_by_fills_that_write_at_once(
+    make_cache: Callable[..., DiskCache], make_source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes (here: two caches of one directory) with two fills each, and space for one request."""
+    space = 9 * MIB
+    look = threading.Barrier(4)
+
+    def free(_: Evictor) -> int:
+        used = 0
+        for path in (tmp_path / "cache" / "objects").rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                used += path.stat().st_blocks * 512
+        with contextlib.suppress(threading.BrokenBarrierError):
+            look.wait(0.05)  # who looks before taking meets the others here
+        return space - used
+
+    monkeypatch.setattr(Evictor, "free", free)
+    caches = [make_cache(), make_cache()]
+    sources = [make_source(8 * MIB, key=name) for name in "abcd"]
+    readers = [caches[number % 2].reader(source.key, source.fetch) for number, source in enumerate(sources)]
+    reads = [spawn(reader.read(0, reader.size)) for reader in readers]
+    for source, read in zip(sources, reads, strict=True):
+        assert read.result() == source.data  # type: ignore[attr-defined]
+    for reader in readers:
+        with contextlib.suppress(NoSpace):
+            run(reader.wait_complete())
+    assert sum(reader.complete for reader in readers) == 1
+    assert free(None) >= 0  # type: ignore[arg-type]
+    for reader in readers:
+        reader.close()
 
 
 def test_a_cache_directory_removed_while_filling(cache: DiskCache, make_source: Any, tmp_path: Path) -> None:
