@@ -9,20 +9,23 @@ import socket
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from fsdriver import names
 from fsdriver.attributes import apply_record, to_metadata
-from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.backends.base import ABSENT, Backend, ObjectInfo
 from fsdriver.cache import DiskCache, ObjectKey
 from fsdriver.directories import Directories
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import FsdriverError
+from fsdriver.errors import FsdriverError, NotFound, Stale
 from fsdriver.journal import Journal
-from fsdriver.pending import Action, Pending
+from fsdriver.pending import UNKNOWN, Action, Pending
 from fsdriver.staging import Signature, Staging, signature
 
 log = logging.getLogger(__name__)
+
+SMALL: Final = 1 << 20
+"""Bytes up to which a file is read whole before it is sent."""
 
 
 class AttributeStore(Protocol):
@@ -55,6 +58,48 @@ class UploadCounters:
     last_error: str = ""
 
 
+class GivenUp(Exception):
+    """What was being uploaded is owed no more, and the upload was cut off.
+
+    Attributes
+    ----------
+    stored : str or None
+        Version the store holds now ("" none), as a later row's ``base``; None where that is not known.
+    """
+
+    def __init__(self, stored: str | None) -> None:
+        super().__init__(stored)
+        self.stored = stored
+
+
+@dataclass(slots=True)
+class Upload:
+    """The upload of a large file, under way.
+
+    Attributes
+    ----------
+    row : Pending
+    descriptor : int
+        Of the staging file; -1 once it was let go.
+    request : asyncio.Task
+    """
+
+    row: Pending
+    descriptor: int
+    request: asyncio.Task[ObjectInfo]
+
+    @property
+    def given_up(self) -> bool:
+        """Its bytes are owed no more."""
+        return self.descriptor < 0
+
+    def let_go(self) -> None:
+        """Close the staging file: if it was removed, its disk space is free from now on."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
 class Sender:
     """Sends rows to one store; knows nothing of order, retries and waiting.
 
@@ -74,8 +119,16 @@ class Sender:
         self.cache = cache
         self.counters = UploadCounters()
         self.routes: dict[str, AttributeStore] = {}
+        self._uploads: dict[str, Upload] = {}
 
     async def send(self, row: Pending) -> tuple[str, Signature | None]:
+        """Carry a row out; returns the version the store has then, and the signature of the bytes that were sent.
+
+        Raises
+        ------
+        GivenUp
+            `give_up_superseded` cut it off.
+        """
         if row.action is Action.DELETE:
             await self.backend.delete(row.key, if_version=row.base or None)
             self.counters.deleted += 1
@@ -99,20 +152,76 @@ class Sender:
     async def _put_file(self, row: Pending, path: Path, metadata: dict[str, str] | None) -> tuple[str, Signature]:
         loop = asyncio.get_running_loop()
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        upload: Upload | None = None
         try:
-            if row.size > 1 << 20 or self.staging.opened(str(path)):
+            if row.size > SMALL or self.staging.opened(str(path)):
                 # Writing dirty pages back re-arms the write fault: a later store through a mapping moves mtime.
                 await loop.run_in_executor(None, os.fdatasync, descriptor)
             before = signature(descriptor)
-            source = await loop.run_in_executor(None, path.read_bytes) if before[0] <= 1 << 20 else path
-            info = await self.backend.put(row.key, source, metadata=metadata, if_version=row.base)
+            if before[0] <= SMALL:
+                data = await loop.run_in_executor(None, path.read_bytes)
+                info = await self.backend.put(row.key, data, metadata=metadata, if_version=row.base)
+            else:
+                request = loop.create_task(self.backend.put(row.key, path, metadata=metadata, if_version=row.base))
+                upload = self._uploads[row.key] = Upload(row, descriptor, request)
+                info = await self._result(upload, before[0], metadata)
             self.counters.uploaded += 1
             self.counters.bytes += before[0]
-            if signature(descriptor) != before or info.size != before[0]:
+            moved = (upload is None or not upload.given_up) and signature(descriptor) != before
+            if moved or info.size != before[0]:
                 self._send_again(row, os.fstat(descriptor).st_size)
             return info.version, before
         finally:
-            os.close(descriptor)
+            if upload is None:
+                os.close(descriptor)
+            else:
+                del self._uploads[row.key]
+                upload.let_go()
+
+    async def _result(self, upload: Upload, size: int, metadata: dict[str, str] | None) -> ObjectInfo:
+        try:
+            return await upload.request
+        except (asyncio.CancelledError, FsdriverError, OSError) as error:
+            task = asyncio.current_task()
+            if not upload.given_up or (task is not None and task.cancelling()):
+                raise
+            lost = isinstance(error, Stale)
+            stored = upload.row.base if lost else await self._stored_after(upload.row, size, metadata)
+            raise GivenUp(stored) from error
+
+    async def _stored_after(self, row: Pending, size: int, metadata: dict[str, str] | None) -> str | None:
+        """What the store holds after an upload that was cut off: our bytes are known by their metadata."""
+        if row.base is None or row.base == UNKNOWN:
+            return None
+        try:
+            info = await self.backend.head(row.key)
+        except NotFound:
+            return row.base
+        except FsdriverError as error:
+            log.warning(
+                "what the store holds after a cut-off upload is not known, the next change is made blindly: %s", error
+            )
+            return None
+        if info.version == row.base or info.size != size:
+            return row.base
+        if metadata is None or info.metadata is None:
+            return None
+        return info.version if dict(info.metadata) == metadata else row.base
+
+    def give_up_superseded(self) -> None:
+        """Cut off uploads of large files that were removed or replaced meanwhile, and free their disk space.
+
+        One that cannot be stopped for certain goes on from memory, and what it stores is known when it ends.
+        """
+        for upload in list(self._uploads.values()):
+            row = upload.row
+            current = self.journal.get(row.store, row.key)
+            if upload.given_up or (current is not None and current.staging == row.staging):
+                continue
+            log.info("%s was removed or replaced while it was uploaded; that upload is given up", row.path)
+            upload.let_go()
+            if self.backend.stops_when_cancelled(row.size):
+                upload.request.cancel()
 
     def _send_again(self, row: Pending, size: int) -> None:
         """The file moved while it was sent; a row that was replaced meanwhile stands for the newer bytes already."""

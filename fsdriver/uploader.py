@@ -22,13 +22,13 @@ from typing import Any, Final
 
 from fsspec.asyn import get_loop
 
-from fsdriver.backends.base import Backend
+from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
 from fsdriver.journal import Journal
 from fsdriver.pending import Action, Pending
 from fsdriver.runtime import on_loop
-from fsdriver.sending import AttributeStore, Sender
+from fsdriver.sending import AttributeStore, GivenUp, Sender
 from fsdriver.staging import Signature, Staging
 
 log = logging.getLogger(__name__)
@@ -215,6 +215,7 @@ class Uploader:
         while not self._closed:
             self._wake.clear()
             if self._try_lock():
+                self.sender.give_up_superseded()
                 for row in self.journal.ready(identity, time.time(), max(0, MAX_IN_FLIGHT - len(self._running))):
                     if row.key not in self._copied_from.values() and self.journal.claim(row):
                         if row.source is not None:
@@ -289,6 +290,8 @@ class Uploader:
             outcome = "that version stands" if deleting else "the bytes written here are kept"
             self._errors[row.key] = Stale(f"another writer changed it first; {outcome}", row.path)
             self._conflict(row, source_stands=row.action is Action.COPY and await self.sender.source_stands(row))
+        except GivenUp as cut:
+            self._give_up(row, cut.stored)
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
@@ -300,6 +303,14 @@ class Uploader:
         finally:
             self._copied_from.pop(row.key, None)
         await self._advanced()
+
+    def _give_up(self, row: Pending, stored: str | None) -> None:
+        """The row was replaced, and its upload cut off: what stands in its place now goes by what the store has."""
+        with self.journal.transaction():
+            self.journal.finish(row, stored)
+            current = self.journal.get(row.store, row.key)
+            if current is not None and current.action is Action.DELETE and stored == ABSENT:
+                self.journal.forget(row.store, row.key)
 
     def _done(self, row: Pending, version: str, sent: Signature | None) -> None:
         route = self.routes.get(row.root)

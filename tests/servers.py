@@ -15,7 +15,7 @@ class Fault:
     """What happens to the next ``times`` requests of ``method`` whose target contains ``match``.
 
     ``status`` answers at once; ``status`` 0 closes the connection without an answer, after the server has carried out
-    the request if ``carried_out``; ``hang`` never answers.
+    the request if ``carried_out``; ``hang`` never answers; ``hold`` waits for `FaultyProxy.release`, then forwards.
     """
 
     times: int
@@ -26,6 +26,7 @@ class Fault:
     body: bytes = b""
     carried_out: bool = False
     hang: bool = False
+    hold: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class FaultyProxy:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._released = threading.Event()
+        self.held = 0
         self.seen: list[Seen] = []
         self.open_connections = 0
         self.most_connections = 0
@@ -65,6 +68,7 @@ class FaultyProxy:
 
     def __exit__(self, *_: object) -> None:
         self._stopping.set()
+        self._released.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -100,6 +104,19 @@ class FaultyProxy:
         finally:
             connection.close()
 
+    def release(self) -> None:
+        """Let the requests go on that are held, and all later ones."""
+        with self._lock:
+            self._faults = [fault for fault in self._faults if not fault.hold]
+        self._released.set()
+
+    def wait_for_release(self) -> None:
+        with self._lock:
+            self.held += 1
+        self._released.wait()
+        with self._lock:
+            self.held -= 1
+
     def wait_for_stop(self) -> None:
         self._stopping.wait()
 
@@ -126,6 +143,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.owner.seen.append(Seen(self.command, self.path, headers))
         fault = self.owner.next_fault(self.command, self.path)
         if fault is None:
+            self._answer(*self.owner.forward(self.command, self.path, headers, body))
+        elif fault.hold:
+            self.owner.wait_for_release()
             self._answer(*self.owner.forward(self.command, self.path, headers, body))
         elif fault.hang:
             self.owner.wait_for_stop()

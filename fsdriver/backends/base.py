@@ -142,6 +142,10 @@ class Backend(Calls, ABC):
         self.counters.bytes_written += size
         return info
 
+    def stops_when_cancelled(self, size: int) -> bool:
+        """Whether a `put` of ``size`` bytes that is cancelled stores nothing any more once `CancelledError` is raised."""
+        return size > self.put_limit and self.capabilities.multipart
+
     async def begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
         """Open a multipart upload and return its handle."""
         return await self._call("begin_multipart", key, lambda: self._begin_multipart(key, metadata, content_type))

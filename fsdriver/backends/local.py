@@ -32,7 +32,7 @@ from fsdriver.backends.local_attributes import (
     to_error,
     version_of,
 )
-from fsdriver.backends.local_files import STEP, discard, fill, link
+from fsdriver.backends.local_files import STEP, Writing, discard, fill, link
 from fsdriver.backends.local_tree import LocalTree
 from fsdriver.errors import AccessDenied, Corrupt, IsDirectory, NotFound, Stale
 
@@ -202,9 +202,23 @@ class LocalBackend(Backend):
         if_version: str | None,
         content_type: str | None,
     ) -> ObjectInfo:
-        return await self._run(key, self._write, key, source, metadata or {}, if_version)
+        writing = Writing()
+        work = asyncio.ensure_future(self._run(key, self._write, key, source, metadata or {}, if_version, writing))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            if not writing.cancel():
+                # It is getting its name: what follows must not overtake that.
+                await asyncio.wait([work])
+            work.add_done_callback(_forget_outcome)
+            raise
 
-    def _write(self, key: str, source: Source, metadata: Mapping[str, str], if_version: str | None) -> ObjectInfo:
+    def stops_when_cancelled(self, size: int) -> bool:
+        return True
+
+    def _write(
+        self, key: str, source: Source, metadata: Mapping[str, str], if_version: str | None, writing: Writing
+    ) -> ObjectInfo:
         path = self.tree.path_of(key)
         if key.endswith("/"):
             return self._make_directory(key, path, metadata, if_version)
@@ -215,10 +229,11 @@ class LocalBackend(Backend):
             descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-                fill(descriptor, source)
+                fill(descriptor, source, writing)
                 self._set_attributes(descriptor, key, metadata)
                 if self._fsync:
                     os.fsync(descriptor)
+                writing.publish()
                 self._publish(key, temporary, os.path.basename(path), parent, if_version)
                 return info_of(key, os.fstat(descriptor), None, read_metadata(descriptor) if self.tree.xattrs else {})
             except BaseException:
@@ -313,9 +328,17 @@ class LocalBackend(Backend):
             raise Stale("the source of the copy was changed by someone else meanwhile; read it again", source)
         kept = dict(original.metadata or {}) if metadata is None else metadata
         if source.endswith("/"):
-            return self._write(target, b"", {name: kept[name] for name in kept if name != "fsdriver-kind"}, if_version)
+            return self._write(
+                target, b"", {name: kept[name] for name in kept if name != "fsdriver-kind"}, if_version, Writing()
+            )
         descriptor = self.tree.open_file(source)
         try:
-            return self._write(target, Path(f"/proc/self/fd/{descriptor}"), kept, if_version)
+            return self._write(target, Path(f"/proc/self/fd/{descriptor}"), kept, if_version, Writing())
         finally:
             os.close(descriptor)
+
+
+def _forget_outcome(work: asyncio.Future[ObjectInfo]) -> None:
+    """Nobody waits for it any more."""
+    if not work.cancelled() and (error := work.exception()) is not None:
+        log.debug("a write that was cancelled ended: %r", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -16,6 +16,38 @@ if TYPE_CHECKING:
 
 STEP: Final = 8 << 20
 """Bytes of one system call."""
+COPY_STEP: Final = 64 << 20
+"""Bytes the kernel copies before a cancellation is looked for."""
+
+
+class Cancelled(Exception):
+    """The caller of a write has gone."""
+
+
+class Writing:
+    """One write in a thread, which its caller may cancel until the file gets its name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._published = False
+
+    def check(self) -> None:
+        """Raise `Cancelled` once `cancel` was called."""
+        if self._cancelled:
+            raise Cancelled
+
+    def publish(self) -> None:
+        """From now on it cannot be cancelled any more. Raises `Cancelled` if it was."""
+        with self._lock:
+            self.check()
+            self._published = True
+
+    def cancel(self) -> bool:
+        """Whether it was in time: the file gets no name."""
+        with self._lock:
+            self._cancelled = True
+            return not self._published
 
 
 def discard(name: str, directory: int) -> None:
@@ -38,20 +70,23 @@ def link(temporary: str, name: str, parent: int, key: str) -> bool:
     return True
 
 
-def fill(descriptor: int, source: Source) -> None:
-    """Write a source into a new file; files are copied by the kernel, sharing blocks where it can."""
+def fill(descriptor: int, source: Source, writing: Writing) -> None:
+    """Write a source into a new file; files are copied by the kernel, sharing blocks where it can. Raises Cancelled."""
     if not isinstance(source, Path):
         view = memoryview(source).cast("B")
         while view:
+            writing.check()
             view = view[os.write(descriptor, view[:STEP]) :]
         return
     with source.open("rb", buffering=0) as file:
         try:
-            while os.copy_file_range(file.fileno(), descriptor, 1 << 30):
-                pass
+            while os.copy_file_range(file.fileno(), descriptor, COPY_STEP):
+                writing.check()
         except OSError as error:
             # Between some file systems the kernel cannot copy; nothing was copied then.
             if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
                 raise
             with open(descriptor, "wb", closefd=False) as out:
-                shutil.copyfileobj(file, out, STEP)
+                while data := file.read(STEP):
+                    writing.check()
+                    out.write(data)

@@ -148,6 +148,9 @@ class S3fsBackend(Backend):
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
+    def stops_when_cancelled(self, size: int) -> bool:
+        return False  # a request of its client may still arrive after it was cancelled
+
     async def _put(
         self,
         key: str,

@@ -162,3 +162,25 @@ def test_names_that_are_not_utf8_are_listed(root, backend, prefix):
         file.write(b"x")
     (key,) = [one.key for one in listing(backend, prefix)[0] if one.key != prefix]
     assert bytes(run(backend.get(key))) == b"x"
+
+
+def test_a_put_that_is_cancelled_stores_nothing(root, backend, prefix, tmp_path):
+    """Its thread is still writing then; the file never gets its name."""
+    fifo = tmp_path / "source"
+    os.mkfifo(fifo)
+
+    async def cancel_in_the_middle():
+        loop = asyncio.get_running_loop()
+        put = loop.create_task(backend.put(f"{prefix}f", fifo))
+        with await loop.run_in_executor(None, fifo.open, "wb", 0) as source:
+            await loop.run_in_executor(None, source.write, b"x" * 1_000_000)
+            put.cancel()
+            await asyncio.wait([put])
+        return put
+
+    assert backend.stops_when_cancelled(1)
+    assert run(cancel_in_the_middle()).cancelled()
+    run(backend.put(f"{prefix}other", b""))
+    run(backend.close())
+    backend._executor.shutdown(wait=True)
+    assert os.listdir(root) == ["other"]
