@@ -10,6 +10,7 @@ from typing import Any, Final
 from fsdriver.errors import ConfigError
 
 from .device import MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
+from .transport import AUTO, CHOICES
 
 _FLAGS: Final[Mapping[str, tuple[int, bool]]] = {
     "ro": (MS_RDONLY, True),
@@ -24,7 +25,7 @@ _FLAGS: Final[Mapping[str, tuple[int, bool]]] = {
     "atime": (MS_NOATIME, False),
 }
 _SWITCHES: Final = {"allow_other", "passthrough", "default_permissions"}
-_VALUES: Final = {"fsname", "max_read", "read_ahead"}
+_VALUES: Final = {"fsname", "max_read", "read_ahead", "transport"}
 LEAST_READ: Final = 4096
 DEFAULT_FLAGS: Final = MS_NOSUID | MS_NODEV
 
@@ -47,6 +48,8 @@ class MountOptions:
         Largest READ request, in bytes.
     read_ahead : int
         What the kernel reads ahead, in KiB; set for this mount alone, by root only.
+    transport : str
+        One of `transport.CHOICES`.
     """
 
     flags: int = DEFAULT_FLAGS
@@ -55,6 +58,7 @@ class MountOptions:
     fsname: str = ""
     max_read: int = 1 << 20
     read_ahead: int = 4096
+    transport: str = AUTO
 
     @property
     def read_only(self) -> bool:
@@ -82,7 +86,7 @@ class MountOptions:
                 elif not _switch(name, value):
                     raise ConfigError("the kernel always checks permissions here; leave this option out", name)
             elif name in _VALUES:
-                values[name] = value if name == "fsname" else _number(name, value)
+                values[name] = _value(name, value)
             else:
                 known = [*_FLAGS, *_SWITCHES, *_VALUES]
                 near = difflib.get_close_matches(name, [*known, *also], 1)
@@ -97,6 +101,12 @@ def _switch(name: str, value: str) -> bool:
     if value in {"off", "false", "no", "0"}:
         return False
     raise ConfigError(f"{value!r} is neither on nor off", name)
+
+
+def _value(name: str, value: str) -> str | int:
+    if name == "transport" and value not in CHOICES:
+        raise ConfigError(f"{value!r} is no transport; there are {', '.join(CHOICES)}", name)
+    return value if name in {"fsname", "transport"} else _number(name, value)
 
 
 def _number(name: str, value: str) -> int:

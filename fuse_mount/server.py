@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Collection, Mapping
@@ -15,20 +14,18 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdriver import names
 from fsdriver.config import state_dir
 from fsdriver.engine import Engine, open_engine
-from fsdriver.errors import ConfigError, FsdriverError, TimedOut
+from fsdriver.errors import ConfigError, TimedOut
 from fsdriver.runtime import run
 
 from . import device as devices
 from .control import Answer, ControlServer, ask, socket_path
 from .filesystem import FileSystem
 from .inodes import descend
-from .notify import Message, Notifier
-from .operations import bind
-from .passthrough import Passthrough, self_test
-from .protocol import MINOR_EPOCH, InitFlag, Opcode
+from .kernel import KernelTransport
+from .passthrough import Passthrough
 from .service import notify_service
-from .session import Session
-from .synthetic import PROBE, Probe, make_directory
+from .synthetic import make_directory
+from .transport import Expired, Transport, choose
 
 if TYPE_CHECKING:
     from fsdriver.config import Config
@@ -38,12 +35,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-INIT_PATIENCE: Final = 10.0
 CHECK_PATIENCE: Final = 60.0
 DRAIN_PATIENCE: Final = 300.0
 """Seconds that uploads get when the mount ends; systemd's TimeoutStopSec must be longer."""
 LAZY_PATIENCE: Final = 5.0
-PROBE_SIZE: Final = 4096
 
 
 class MountServer:
@@ -62,6 +57,7 @@ class MountServer:
         self.options = options
         self.source = options.fsname or _source(config)
         self.state = "starting"
+        self.transport, self._why = choose(options.transport)
         self.started = time.time()
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -76,8 +72,7 @@ class MountServer:
             {"stats.json": self.status, "pending.json": self._pending, "health.json": self._health}
         )
         self.fs = FileSystem(self.engine.routes, self.passthrough, synthetic)
-        self._notifier: Notifier | None = None
-        self._session: Session | None = None
+        self._transport: Transport | None = None
         self._control = ControlServer(
             socket_path(directory),
             {
@@ -113,77 +108,30 @@ class MountServer:
         request = devices.MountRequest(
             self.directory, self.source, self.options.allow_other, flags, self.options.max_read
         )
-        device = devices.open_and_mount(request)
+        self._transport = self._make_transport(request)
+        # Before READY: a service manager may stop at once what has just said so.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self.request_stop)
+        self._transport.start()
         try:
-            self._connect(device)
+            run(self._control.start())
+            self.engine.resume()
         except BaseException:
             devices.unmount(self.directory, lazy=True)
             raise
+        self.state = "mounted"
+        notify_service("READY=1", f"STATUS=serving {self.source} at {self.directory}")
+        log.info("%s is mounted at %s, transport %s (%s)", self.source, self.directory, self.transport, self._why)
+
+    def _make_transport(self, request: devices.MountRequest) -> Transport:
+        staging = self.engine.staging.directory
+        return KernelTransport(self.fs, request, self.options, staging, self._wake.set)
 
     def _read_only(self) -> bool:
         read_only = all(route.policy.read_only for route in self.engine.routes)
         if read_only and not self.options.read_only:
             log.info("%s: every route is read-only, so the mount is", self.directory)
         return read_only
-
-    def _connect(self, device: int) -> None:
-        self.passthrough.device = device
-        session = Session(device, bind(self.fs, lambda: session), self._wake.set)
-        self._session = session
-        session.begin()
-        if not session.ready.wait(INIT_PATIENCE) or session.failure:
-            raise FsdriverError(session.failure or "the kernel did not begin to speak", self.directory)
-        self._notifier = Notifier(device, expire_only=InitFlag.HAS_EXPIRE_ONLY in session.granted)
-        self._set_read_ahead()
-        self._try_passthrough(session)
-        run(self._control.start())
-        self.engine.resume()
-        self.state = "mounted"
-        notify_service("READY=1", f"STATUS=serving {self.source} at {self.directory}")
-        log.info("%s is mounted at %s", self.source, self.directory)
-
-    def _set_read_ahead(self) -> None:
-        """Larger read-ahead for this mount alone: without it the kernel asks for 128 KiB at a time."""
-        number = os.stat(self.directory).st_dev
-        setting = f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb"
-        try:
-            with open(setting, "w", encoding="ascii") as file:
-                file.write(str(self.options.read_ahead))
-        except OSError as error:
-            log.info("read-ahead stays at the kernel's default: %s", error)
-
-    def _try_passthrough(self, session: Session) -> None:
-        if not self.options.passthrough:
-            self.passthrough.disable("switched off by an option")
-        elif InitFlag.PASSTHROUGH not in session.granted:
-            self.passthrough.disable("the kernel does not offer it (Linux 6.9 with CONFIG_FUSE_PASSTHROUGH does)")
-        else:
-            with tempfile.TemporaryFile(dir=self.engine.staging.directory) as file:
-                reason = self._test_passthrough(file.fileno(), session)
-            if reason:
-                self.passthrough.disable(reason)
-            else:
-                self.passthrough.enabled, self.passthrough.reason = True, ""
-
-    def _test_passthrough(self, descriptor: int, session: Session) -> str:
-        os.pwrite(descriptor, b"P" * PROBE_SIZE, 0)
-        try:
-            self.passthrough.release(self.passthrough.register(descriptor))
-        except OSError as error:
-            return f"the kernel refuses a file of the cache: {error.strerror} (it takes CAP_SYS_ADMIN)"
-        self.fs.probe = Probe(descriptor, self.fs.synthetic.ino + 100)
-        try:
-            return self_test(f"{self.directory}/.fsdriver/{PROBE}", PROBE_SIZE, session.served)
-        finally:
-            self._await_probe_release()
-            self.fs.probe = None
-
-    def _await_probe_release(self) -> None:
-        """close(2) does not wait for RELEASE, and the probe's file is about to go."""
-        for _ in range(100):
-            if not self.passthrough.in_use:
-                return
-            self._stop.wait(0.01)
 
     # -- waiting and the end -----------------------------------------------------------------------------------------
 
@@ -194,17 +142,16 @@ class MountServer:
 
     def serve(self) -> int:
         """Wait for the end of the mount or for a signal; returns the exit status: 0 when the tiers have everything."""
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self.request_stop)
-        assert self._session is not None
-        while not self._session.ended.is_set():
+        assert self._transport is not None
+        ended = self._transport.ended
+        while not ended.is_set():
             self._wake.wait()
             self._wake.clear()
-            if self._stop.is_set() and not self._session.ended.is_set():
-                self._leave(self._session)
+            if self._stop.is_set() and not ended.is_set():
+                self._leave(ended)
         return self._finish()
 
-    def _leave(self, session: Session) -> None:
+    def _leave(self, ended: threading.Event) -> None:
         """Told to stop: upload, then unmount; what is busy is detached."""
         notify_service("STOPPING=1", "STATUS=uploading what is pending")
         self.state = "draining"
@@ -217,8 +164,8 @@ class MountServer:
                 devices.unmount(self.directory, lazy=True)
             except OSError:
                 log.exception("%s cannot be detached", self.directory)
-        if not session.ended.wait(LAZY_PATIENCE):
-            session.ended.set()
+        if not ended.wait(LAZY_PATIENCE):
+            ended.set()
 
     def _drain(self) -> str:
         try:
@@ -232,8 +179,8 @@ class MountServer:
     def _finish(self) -> int:
         self.state = "draining"
         notify_service("STOPPING=1", "STATUS=uploading what is pending")
-        if self._notifier is not None:
-            self._notifier.stop()
+        if self._transport is not None:
+            self._transport.stop()
         failures = [str(error) for error in run(self.fs.open_files.close())]
         if failed := self._drain():
             failures.append(failed)
@@ -263,22 +210,18 @@ class MountServer:
         return {"pending": self.engine.journal.count()[0]}
 
     async def _refresh(self, request: Mapping[str, Any]) -> Answer:
-        messages: list[Message] = []
+        known: list[Expired] = []
         for route, inside in self._routes_at(str(request.get("path", "/"))):
             route.memory.forget(inside, below=True)
             if inside:
                 route.memory.forget_entry(inside)
             node = self.fs.table.find(route, inside)
-            for known in descend(node) if node is not None else ():
-                messages += self._expire(known.nodeid, [(parent.nodeid, name) for parent, name in known.names])
-        assert self._session is not None
-        if self._session.minor >= MINOR_EPOCH:
-            messages.append(Notifier.everything())
-        await self._send(messages)
-        return {"names": len(messages)}
+            known += [Expired(one, tuple(one.names)) for one in (descend(node) if node is not None else ())]
+        await self._expire(known, everything=True)
+        return {"names": len(known)}
 
     async def _invalidate(self, request: Mapping[str, Any]) -> Answer:
-        messages: list[Message] = []
+        known: list[Expired] = []
         for route in self.engine.routes:
             if route.backend.identity != request["store"]:
                 continue
@@ -289,26 +232,21 @@ class MountServer:
                 path = names.to_name(inside) if inside else inside
                 if path is not None:
                     route.memory.forget_entry(path)
-                    messages += self._changed(route, path)
-        await self._send(messages)
-        return {"names": len(messages)}
+                    known += self._changed(route, path)
+        await self._expire(known)
+        return {"names": len(known)}
 
-    def _changed(self, route: Route, path: str) -> list[Message]:
+    def _changed(self, route: Route, path: str) -> list[Expired]:
         directory, _, name = path.rpartition("/")
         parent, node = self.fs.table.find(route, directory), self.fs.table.find(route, path)
-        messages = [] if node is None else self._expire(node.nodeid, [])
+        known = [] if node is None else [Expired(node)]
         if parent is not None:
-            messages += self._expire(parent.nodeid, [(parent.nodeid, name)] if name else [])
-        return messages
+            known.append(Expired(parent, ((parent, name),) if name else ()))
+        return known
 
-    def _expire(self, nodeid: int, names_of_it: list[tuple[int, str]]) -> list[Message]:
-        assert self._notifier is not None
-        found = [self._notifier.entry(parent, name) for parent, name in names_of_it]
-        return [*found, self._notifier.attributes(nodeid)]
-
-    async def _send(self, messages: list[Message]) -> None:
-        assert self._notifier is not None
-        await asyncio.wrap_future(self._notifier.send(messages))
+    async def _expire(self, known: list[Expired], *, everything: bool = False) -> None:
+        assert self._transport is not None
+        await asyncio.wrap_future(self._transport.expire(known, everything=everything))
 
     def _routes_at(self, path: str) -> list[tuple[Route, str]]:
         """The route that holds a tree path, with the path inside it, and every route below."""
@@ -322,8 +260,7 @@ class MountServer:
 
     def status(self) -> dict[str, Any]:
         """Everything ``fsdriver status`` shows."""
-        session, journal = self._session, self.engine.journal
-        rows, size = journal.count()
+        rows, size = self.engine.journal.count()
         return {
             "source": self.source,
             "mountpoint": self.directory,
@@ -335,16 +272,15 @@ class MountServer:
             "roots": sorted(self._roots()),
             "pending": rows,
             "pending_bytes": size,
+            "transport": self.transport,
+            "transport_reason": self._why,
             "passthrough": "on" if self.passthrough.enabled else f"off: {self.passthrough.reason}",
             "passthrough_files": self.passthrough.in_use,
             "passthrough_refused": self.passthrough.refused,
             "nodes": len(self.fs.table),
             "open_files": len(self.fs.handles.files),
             "stale_opens": self.fs.open_files.stale,
-            "in_flight": session.in_flight if session else 0,
-            "errors": session.errors if session else 0,
-            "notifications": self._notifier.sent if self._notifier else 0,
-            "requests": {code.name: session.counts[code] for code in Opcode if session.counts[code]} if session else {},
+            **(self._transport.status() if self._transport is not None else {}),
             "routes": [
                 {"path": route.path, "backend": route.backend.identity, "hidden_names": route.hidden,
                  "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
