@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import fsspec.core
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Source
-from fsdriver.backends.s3_list import nanoseconds
+from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.source import piece, size_of
 from fsdriver.errors import (
     AccessDenied,

@@ -17,7 +17,7 @@ from obstore.store import S3Store
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
 from fsdriver.backends.s3_errors import failure_of, to_error
-from fsdriver.backends.s3_list import nanoseconds
+from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.s3_sdk import Sdk, is_plain
 from fsdriver.backends.source import load, size_of
 from fsdriver.errors import BackendError, ContainerMissing, Corrupt, NotFound, Stale

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.backends.multipart import Part, part_size_for
 from fsdriver.backends.s3_errors import failure_of, to_error
-from fsdriver.backends.s3_list import Lister, nanoseconds
+from fsdriver.backends.s3_list import Lister
+from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.source import Source, body, piece, size_of
 from fsdriver.errors import BackendError, Stale
 

@@ -14,7 +14,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fsdriver.backends.base import Backend, Capabilities, ObjectInfo, Page, Part, Source
 from fsdriver.backends.s3_errors import failure_of, to_error
-from fsdriver.backends.s3_list import PAGE_SIZE, nanoseconds
+from fsdriver.backends.s3_list import PAGE_SIZE
+from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.s3_sdk import KEPT_HEADERS, conditions
 from fsdriver.backends.source import load, size_of
 from fsdriver.errors import BackendError, ContainerMissing, Corrupt, FsdriverError, NotFound, Stale, Unsupported

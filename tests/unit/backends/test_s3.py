@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from urllib.parse import quote_plus
+from xml.sax.saxutils import escape
 
 import pytest
 from hypothesis import given
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from fsdriver.backends import open_backend
 from fsdriver.backends.multipart import MOST_PARTS, Part, part_size_for, tag_of_parts
 from fsdriver.backends.s3_errors import Failure, failure_of, failure_of_answer, to_error
-from fsdriver.backends.s3_list import parse
+from fsdriver.backends.s3_page import parse
 from fsdriver.backends.s3_sdk import is_plain
 from fsdriver.backends.s3_settings import S3Settings
 from fsdriver.config.models import BackendConfig
@@ -129,6 +131,37 @@ def test_a_broken_listing_is_tried_again(body):
     with pytest.raises(BackendError) as caught:
         parse(body)
     assert caught.value.temporary
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1), st.integers(0, 5 << 40)
+        ),
+        max_size=5,
+    ),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_page_is_read_alike_by_both_parsers(entries, encoded, commented):
+    def text(key):
+        return quote_plus(key, safe="/") if encoded else escape(key)
+
+    objects = "".join(
+        f"<Contents><Key>{text(key)}</Key><ETag>&#34;{number:x}&#34;</ETag><Size>{size}</Size>"
+        f"<LastModified>2024-02-03T04:05:0{number}Z</LastModified></Contents>"
+        for number, (key, size) in enumerate(entries)
+    )
+    body = (
+        f"<ListBucketResult>{'<EncodingType>url</EncodingType>' if encoded else ''}{objects}"
+        f"<CommonPrefixes><Prefix>{text('a&b/')}</Prefix></CommonPrefixes>{'<!-- Key -->' if commented else ''}"
+        "</ListBucketResult>"
+    )
+    page, token = parse(body.encode())
+    assert [(info.key, info.size, info.version) for info in page.objects] == [
+        (key, size, f"{number:x}") for number, (key, size) in enumerate(entries)
+    ]
+    assert (list(page.prefixes), token) == (["a&b/"], None)
 
 
 @given(st.integers(1, 5 << 40), st.sampled_from([5 << 20, 16 << 20]))
