@@ -29,14 +29,13 @@ def rename_file(route: NameChanges, source: str, moving: Entry, target: str, the
         there = route.cached(target) or there
         if there is not None and there.links:
             route.relink(there, {target: None}, time.time_ns())
-        _move(route, source, moving, target, there)
+        _move(route, source, moving, target, there, time.time_ns())
         route.touch_parent(source)
         route.touch_parent(target)
 
 
-def _move(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
-    now = time.time_ns()
-    made = replace(moving, ctime_ns=now, links=route.relink(moving, {source: target}, now))
+def _move(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None, ctime_ns: int) -> None:
+    made = replace(moving, ctime_ns=ctime_ns, links=route.relink(moving, {source: target}, ctime_ns))
     replaced = route.journal.get(route.backend.identity, route.key(target))
     base = ABSENT if there is None else there.version
     overwritten = route.uncommitted.pop(target, None)
@@ -76,7 +75,8 @@ async def rename_directory(route: NameChanges, source: str, moving: Entry, targe
             route.owe_attributes({new: entry})
         for old, entry in files:
             # Moving one name of a hard-linked file changes what the others know of it: take the present entry.
-            _move(route, old, route.cached(old) or entry, target + old[len(source) :], None)
+            known = route.cached(old) or entry
+            _move(route, old, known, target + old[len(source) :], None, known.ctime_ns)
         for old, entry in reversed(directories):
             route.remove_directory_rows(old, entry)
         route.touch_parent(source)
