@@ -228,6 +228,7 @@ class Directories:
             if entry is not None and entry.kind is Kind.DIRECTORY:
                 own = self.at(path)
                 own.own, own.own_at = entry, now
+                self._bump(own)
             elif entry is None:
                 self._drop(path)
             if path:

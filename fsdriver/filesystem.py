@@ -7,6 +7,7 @@ operation (`fsdriver.engine.open_engine`), so two instances, and a mount on the 
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -180,13 +181,17 @@ class TierFileSystem(Listing, Transfer, Changing, ChainedFileSystem):
         """A binary file of a path without protocol."""
         if mode == "rb":
             return runtime.run(self._open_reader(path))
-        return runtime.run(self._open_writer(path, mode, autocommit))
+        # Taken here: a cold file is opened on the event loop, whose thread handles no exception of the caller.
+        handled = sys.exc_info()[1]
+        return runtime.run(self._open_writer(path, mode, autocommit, handled))
 
     async def _open_reader(self, path: str) -> ReadFile:
         _, entry, reader = await self._reader(path)
         return ReadFile(self, path, entry, reader)
 
-    async def _open_writer(self, path: str, mode: str, autocommit: bool) -> WriteFile | UpdateFile:
+    async def _open_writer(
+        self, path: str, mode: str, autocommit: bool, handled: BaseException | None
+    ) -> WriteFile | UpdateFile:
         kind = mode[0]
         target = await self._writable(path)
         entry = target.route.cached(target.name)
@@ -209,7 +214,7 @@ class TierFileSystem(Listing, Transfer, Changing, ChainedFileSystem):
             staged = staging.adopt(await target.route.materialize(target.name, entry), None, inherited=False)
         else:
             staged = staging.new(None)
-        return open_staged(self, target, staged, mode, base, autocommit)
+        return open_staged(self, target, staged, mode, base, autocommit, handled)
 
 
 def _binary_mode(mode: str) -> str:

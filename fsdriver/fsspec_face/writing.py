@@ -94,13 +94,15 @@ class _Publishing:
     raw: Any
     closed: bool
 
-    def begin(self, fs: TierFileSystem, publication: Publication, autocommit: bool) -> None:
+    def begin(
+        self, fs: TierFileSystem, publication: Publication, autocommit: bool, handled: BaseException | None
+    ) -> None:
         """Called once, by `open_staged`."""
         self.fs = fs
         self.path = publication.target.path
         self.autocommit = autocommit
         self._publication = publication
-        self._opened_during = sys.exc_info()[1]
+        self._opened_during = handled
         self._abandoned = False
 
     @property
@@ -245,13 +247,22 @@ class CompressedFile(io.BufferedIOBase):
 
 
 def open_staged(
-    fs: TierFileSystem, target: Target, staged: StagedFile, mode: str, base: str | None, autocommit: bool
+    fs: TierFileSystem,
+    target: Target,
+    staged: StagedFile,
+    mode: str,
+    base: str | None,
+    autocommit: bool,
+    handled: BaseException | None,
 ) -> WriteFile | UpdateFile:
-    """A file object over a staging file, which already holds the bytes that ``mode`` begins with."""
+    """A file object over a staging file, which already holds the bytes that ``mode`` begins with.
+
+    ``handled`` is the exception the caller is handling while it opens: the same one, met again at close, abandons nothing.
+    """
     appends = {"ab": "a", "a+b": "a+"}
     raw = StagingRaw(staged.path, appends.get(mode, "r+"))
     file: WriteFile | UpdateFile = UpdateFile(raw, BUFFER) if "+" in mode else WriteFile(raw, BUFFER)
-    file.begin(fs, Publication(target, staged, base), autocommit)
+    file.begin(fs, Publication(target, staged, base), autocommit, handled)
     return file
 
 

@@ -1,0 +1,1 @@
+"""A model of the tree: the same operations on a plain directory and through every face, compared after each step."""

@@ -1,0 +1,434 @@
+"""The steps of the model: each does the same on the plain directory and through one face, and compares at once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.mount.model.looking import differences, digest, look, outcome
+from tests.mount.model.sides import Sides
+
+NAMES = ("a", "b")
+PATHS = tuple(
+    "/".join(parts)
+    for parts in (
+        *((one,) for one in NAMES),
+        *((one, two) for one in NAMES for two in NAMES),
+        *((one, two, three) for one in NAMES for two in NAMES for three in NAMES),
+    )
+)
+SIZES = (0, 1, 10, 4096, 5000, 131_072, 300_000)
+MODES = (0o644, 0o600, 0o755, 0o444, 0o4755, 0o2711, 0o1777)
+SLOTS = 3
+READ, WRITE, UPDATE, APPEND = os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND
+TAKEN = frozenset({"ENOTEMPTY", "EEXIST"})
+"""POSIX lets rename(2) and rmdir(2) say either of a directory that is not empty."""
+MISSING = frozenset({"ENOENT", "ENOTDIR"})
+"""fsspec says of what is asked for below a file only that it is missing."""
+
+
+class Disagreement(AssertionError):
+    """The tree showed something else than the plain directory."""
+
+
+@dataclass
+class Handle:
+    """One open file on both sides."""
+
+    plain: int
+    ours: int
+    flags: int
+
+    @property
+    def writes(self) -> bool:
+        return self.flags & os.O_ACCMODE != os.O_RDONLY
+
+    @property
+    def reads(self) -> bool:
+        return self.flags & os.O_ACCMODE != os.O_WRONLY
+
+    def inode(self) -> int:
+        return os.fstat(self.plain).st_ino
+
+
+class World:
+    """One example: a fresh directory on both sides, and the files that are open in it.
+
+    Parameters
+    ----------
+    sides : Sides
+    name : str
+        Of the directory.
+    """
+
+    def __init__(self, sides: Sides, name: str) -> None:
+        self.sides = sides
+        self.name = name
+        self.plain = str(sides.plain / name)
+        self.ours = str(sides.tree.root / name)
+        self.slots: list[Handle | None] = [None] * SLOTS
+        self.counter = 0
+        self.done: list[str] = []
+        os.mkdir(self.plain)
+        os.mkdir(self.ours)
+
+    # -- helpers -------------------------------------------------------------------------------------------------------
+
+    def data(self, size: int) -> bytes:
+        """Bytes that no earlier step wrote."""
+        self.counter += 1
+        return bytes([self.counter % 251 + 1]) * size
+
+    def step(self, name: str, *arguments: Any) -> Any:
+        """Do one step by name; what was done is kept for the report of a failure."""
+        self.done.append(f"{name}({', '.join(map(repr, arguments))})")
+        return getattr(self, name)(*arguments)
+
+    def same(self, expected: Any, shown: Any) -> Any:
+        if expected != shown and not (expected in TAKEN and shown in TAKEN):
+            raise Disagreement(f"plain: {expected!r}, ours: {shown!r}")
+        return expected
+
+    def both(self, action: Callable[[str], Any]) -> Any:
+        """The same system calls on both sides."""
+        return self.same(outcome(lambda: action(self.plain)), outcome(lambda: action(self.ours)))
+
+    def by_fsspec(self, plain: Callable[[], Any], ours: Callable[[], Any]) -> None:
+        expected, shown = outcome(plain), outcome(ours)
+        if not {expected, shown} <= MISSING:
+            self.same(expected, shown)
+
+    def path(self, name: str) -> str:
+        """A name as fsspec is asked for it."""
+        return f"/{self.name}/{name}" if name else f"/{self.name}"
+
+    def kind(self, name: str) -> str:
+        """Type of a name on the plain side: as ls shows it, or "" for none."""
+        try:
+            return stat.filemode(os.lstat(f"{self.plain}/{name}").st_mode)[0]
+        except OSError:
+            return ""
+
+    def by_symlink(self, name: str) -> bool:
+        """A symbolic link is part of the path."""
+        return os.path.realpath(f"{self.plain}/{name}") != f"{os.path.realpath(self.plain)}/{name}"
+
+    def open_inodes(self, *, writing: bool) -> set[int]:
+        return {one.inode() for one in self.slots if one is not None and (one.writes or not writing)}
+
+    def being_written(self, name: str) -> bool:
+        """Something at or below a name is open for writing."""
+        inodes = self.open_inodes(writing=True)
+        top = f"{self.plain}/{name}"
+        found = [top, *(f"{at}/{one}" for at, _, files in os.walk(top) for one in files)]
+        return any(os.path.lexists(one) and os.lstat(one).st_ino in inodes for one in found)
+
+    # -- comparing -----------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Everything that lstat, readlink, listdir, read and listxattr show, and all open files."""
+        found = differences(look(self.plain), look(self.ours))
+        for number, one in enumerate(self.slots):
+            if one is not None:
+                plain, ours = os.fstat(one.plain), os.fstat(one.ours)
+                for field in ("st_mode",) if stat.S_ISDIR(plain.st_mode) else ("st_size", "st_nlink", "st_mode"):
+                    want, have = getattr(plain, field), getattr(ours, field)
+                    if want != have:
+                        found.append(f"open file {number} has {field} {have}, should be {want}")
+                if one.reads:
+                    want, have = (outcome(lambda at=at: digest(os.pread(at, 1 << 20, 0))) for at in (one.plain, one.ours))
+                    if want != have:
+                        found.append(f"open file {number} reads {have}, should be {want}")
+        if found:
+            raise Disagreement("; ".join(found))
+
+    def check_fsspec(self) -> None:
+        """The same names, types, sizes and contents through fsspec; files that are being written it need not show."""
+        fs, found = self.sides.fs, []
+        writing = self.open_inodes(writing=True)
+        cut = len(fs._strip_protocol(self.path(""))) + 1
+        shown = {
+            info["name"][cut:]: info
+            for _, directories, files in fs.walk(self.path(""), detail=True)
+            for info in (*directories.values(), *files.values())
+        }
+        flat = {one[cut:] for one in fs.find(self.path(""), withdirs=True)} - {""}
+        for name, seen in look(self.plain).items():
+            info = shown.pop(name, None)
+            there = name in flat
+            flat.discard(name)
+            if os.lstat(f"{self.plain}/{name}").st_ino in writing:
+                continue
+            if info is None or not there:
+                found.append(f"{name!r} is missing in {'walk' if info is None else 'find'} of fsspec")
+                continue
+            if seen.type not in {"d", "-"}:
+                continue
+            if seen.type == "d":
+                info = fs.info(self.path(name))  # a listing does not ask for attributes of directories
+            if (info["type"], stat.S_IMODE(info["mode"])) != ({"d": "directory", "-": "file"}[seen.type], seen.mode):
+                found.append(f"{name!r} is {info['type']} {info['mode']:o} for fsspec, should be {seen.type} {seen.mode:o}")
+            elif seen.type == "-":
+                have = outcome(lambda name=name: digest(fs.cat_file(self.path(name))))
+                if (info["size"], have) != (seen.size, seen.content):
+                    found.append(f"{name!r} is {info['size']} bytes, {have} for fsspec, should be {seen.content}")
+        found += [f"{name!r} is there for fsspec and should not" for name in sorted(shown.keys() | flat)]
+        if found:
+            raise Disagreement("; ".join(found))
+
+    def check_store(self) -> None:
+        """After all was sent: every regular file is one object with its bytes, and there is nothing else."""
+        self.sides.sync()
+        held = self.open_inodes(writing=True)
+        expected, skipped = {}, set()
+        for name, seen in look(self.plain).items():
+            if seen.type == "d":
+                continue
+            if os.lstat(f"{self.plain}/{name}").st_ino in held:
+                skipped.add(name)
+            else:
+                expected[name] = seen.content if seen.type == "-" else []
+        stored = {name: digest(data) for name, data in self.sides.foreign.objects(self.name).items()}
+        stored = {name: data for name, data in stored.items() if name not in skipped}
+        if stored != expected:
+            raise Disagreement(f"the store holds {stored}, should hold {expected}")
+
+    # -- names, through the mount --------------------------------------------------------------------------------------
+
+    def write(self, name: str, size: int) -> None:
+        """Create or overwrite, as ``open(…, "wb")``."""
+        data = self.data(size)
+        self.both(lambda root: _write(f"{root}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, data))
+
+    def create(self, name: str, size: int) -> None:
+        """O_EXCL."""
+        data = self.data(size)
+        self.both(lambda root: _write(f"{root}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, data))
+
+    def append(self, name: str, size: int) -> None:
+        data = self.data(size)
+        self.both(lambda root: _write(f"{root}/{name}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, data))
+
+    def write_at(self, name: str, offset: int, size: int) -> None:
+        data = self.data(size)
+        self.both(lambda root: _write(f"{root}/{name}", os.O_RDWR, data, offset))
+
+    def truncate(self, name: str, size: int) -> None:
+        self.both(lambda root: os.truncate(f"{root}/{name}", size))
+
+    def mkdir(self, name: str) -> None:
+        self.both(lambda root: os.mkdir(f"{root}/{name}"))
+
+    def rmdir(self, name: str) -> None:
+        self.both(lambda root: os.rmdir(f"{root}/{name}"))
+
+    def unlink(self, name: str) -> None:
+        self.both(lambda root: os.unlink(f"{root}/{name}"))
+
+    def rename(self, one: str, other: str) -> None:
+        self.both(lambda root: os.rename(f"{root}/{one}", f"{root}/{other}"))
+
+    def link(self, one: str, other: str) -> None:
+        self.both(lambda root: os.link(f"{root}/{one}", f"{root}/{other}", follow_symlinks=False))
+
+    def symlink(self, target: str, name: str) -> None:
+        self.both(lambda root: os.symlink(target, f"{root}/{name}"))
+
+    def fifo(self, name: str) -> None:
+        self.both(lambda root: os.mkfifo(f"{root}/{name}", 0o640))
+
+    def chmod(self, name: str, mode: int) -> None:
+        self.both(lambda root: os.chmod(f"{root}/{name}", mode))
+
+    def utime(self, name: str, seconds: int) -> None:
+        times = (seconds * 10**9 + 5, seconds * 10**9 + 123_456_789)
+        self.both(lambda root: os.utime(f"{root}/{name}", ns=times))
+
+    def setxattr(self, name: str, value: int) -> None:
+        self.both(lambda root: os.setxattr(f"{root}/{name}", "user.model", b"%d" % value))
+
+    def removexattr(self, name: str) -> None:
+        self.both(lambda root: os.removexattr(f"{root}/{name}", "user.model"))
+
+    # -- open files ----------------------------------------------------------------------------------------------------
+
+    def open(self, slot: int, name: str, flags: int) -> None:
+        """Open into a slot; what was open there is closed first."""
+        self.close(slot)
+        opened: list[int] = []
+
+        def one(root: str) -> str:
+            opened.append(os.open(f"{root}/{name}", flags | os.O_NONBLOCK, 0o640))
+            return ""
+
+        try:
+            if self.both(one) == "":
+                self.slots[slot] = Handle(opened[0], opened[1], flags)
+                opened.clear()
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+    def close(self, slot: int) -> None:
+        one, self.slots[slot] = self.slots[slot], None
+        if one is not None:
+            os.close(one.plain)
+            self.same(None, outcome(lambda: os.close(one.ours)))
+
+    def by_handle(self, slot: int, action: Callable[[int], Any]) -> None:
+        one = self.slots[slot]
+        if one is not None:
+            self.same(outcome(lambda: action(one.plain)), outcome(lambda: action(one.ours)))
+
+    def handle_write(self, slot: int, offset: int, size: int) -> None:
+        data = self.data(size)
+        self.by_handle(slot, lambda descriptor: os.pwrite(descriptor, data, offset))
+
+    def handle_truncate(self, slot: int, size: int) -> None:
+        self.by_handle(slot, lambda descriptor: os.ftruncate(descriptor, size))
+
+    def handle_chmod(self, slot: int, mode: int) -> None:
+        self.by_handle(slot, lambda descriptor: os.fchmod(descriptor, mode))
+
+    def handle_fsync(self, slot: int) -> None:
+        self.by_handle(slot, os.fsync)
+
+    def handle_dup_close(self, slot: int) -> None:
+        """close(2) of a duplicate: commits, and the file stays open."""
+        self.by_handle(slot, lambda descriptor: os.close(os.dup(descriptor)))
+
+    # -- fsspec --------------------------------------------------------------------------------------------------------
+
+    def _fsspec_may_change(self, *names: str) -> bool:
+        """Where fsspec and the mount promise the same: no link on the way, nobody writes it, its directory is there."""
+        return not any(
+            self.by_symlink(name) or self.being_written(name) or self.kind(os.path.dirname(name) or ".") != "d"
+            for name in names
+        )
+
+    def fs_write(self, name: str, size: int) -> None:
+        data = self.data(size)
+        if self._fsspec_may_change(name) and self.kind(name) in {"", "-", "d"}:
+            self.by_fsspec(
+                lambda: self.sides.replace(f"{self.plain}/{name}", data),
+                lambda: self.sides.fs.pipe_file(self.path(name), data),
+            )
+
+    def fs_append(self, name: str, size: int) -> None:
+        """``ab`` of fsspec: the present bytes and more, published at close."""
+        data = self.data(size)
+        if not self._fsspec_may_change(name) or self.kind(name) not in {"", "-"}:
+            return
+
+        def plain() -> None:
+            path = f"{self.plain}/{name}"
+            before = b""
+            if os.path.exists(path):
+                with open(path, "rb") as file:
+                    before = file.read()
+            self.sides.replace(path, before + data)
+
+        def ours() -> None:
+            with self.sides.fs.open(self.path(name), "ab") as file:
+                file.write(data)
+
+        self.by_fsspec(plain, ours)
+
+    def fs_read(self, name: str, start: int, end: int) -> None:
+        if self.being_written(name) or self.by_symlink(name) or self.kind(name) not in {"", "-", "d"}:
+            return
+
+        def plain() -> bytes:
+            with open(f"{self.plain}/{name}", "rb") as file:
+                return file.read()[start:end]
+
+        self.by_fsspec(plain, lambda: self.sides.fs.cat_file(self.path(name), start, end))
+
+    def fs_copy(self, one: str, other: str) -> None:
+        if self._fsspec_may_change(one, other) and self.kind(one) == "-" and self.kind(other) in {"", "-"} and one != other:
+            self.by_fsspec(
+                lambda: self.sides.copy(f"{self.plain}/{one}", f"{self.plain}/{other}"),
+                lambda: self.sides.fs.cp_file(self.path(one), self.path(other)),
+            )
+
+    def fs_move(self, one: str, other: str) -> None:
+        if self._fsspec_may_change(one, other) and self.kind(one) not in {"l", "p"} and self.kind(other) != "d":
+            if other.startswith(one):
+                return
+            self.by_fsspec(
+                lambda: os.rename(f"{self.plain}/{one}", f"{self.plain}/{other}"),
+                lambda: self.sides.fs.mv(self.path(one), self.path(other), recursive=True),
+            )
+
+    def fs_remove(self, name: str) -> None:
+        if self._fsspec_may_change(name) and self.kind(name):
+            path = f"{self.plain}/{name}"
+            self.by_fsspec(
+                lambda: self.sides.clear(path) if self.kind(name) == "d" else os.unlink(path),
+                lambda: self.sides.fs.rm(self.path(name), recursive=True),
+            )
+
+    def fs_mkdir(self, name: str) -> None:
+        if self._fsspec_may_change(name):
+            self.by_fsspec(
+                lambda: os.mkdir(f"{self.plain}/{name}"),
+                lambda: self.sides.fs.mkdir(self.path(name), create_parents=False),
+            )
+
+    def fs_rmdir(self, name: str) -> None:
+        if self._fsspec_may_change(name):
+            self.by_fsspec(
+                lambda: os.rmdir(f"{self.plain}/{name}"),
+                lambda: self.sides.fs.rmdir(self.path(name)),
+            )
+
+    # -- another program on the store ----------------------------------------------------------------------------------
+
+    def foreign_put(self, name: str, size: int) -> None:
+        """Where everything was sent and nobody has the file open; seen after a refresh."""
+        data = self.data(size)
+        if self._foreign_may_change(name) and self.kind(name) in {"", "-"}:
+            self.sides.sync()
+            self.sides.foreign.put(f"{self.name}/{name}", data)
+            path = f"{self.plain}/{name}"
+            if os.path.lexists(path):
+                os.unlink(path)
+            self.sides.replace(path, data)
+            self.sides.refresh(f"{self.name}/{name}".rpartition("/")[0])
+
+    def foreign_delete(self, name: str) -> None:
+        if self._foreign_may_change(name) and self.kind(name) == "-":
+            self.sides.sync()
+            self.sides.foreign.delete(f"{self.name}/{name}")
+            os.unlink(f"{self.plain}/{name}")
+            self.sides.refresh(f"{self.name}/{name}".rpartition("/")[0])
+
+    def _foreign_may_change(self, name: str) -> bool:
+        path = f"{self.plain}/{name}"
+        if self.by_symlink(name) or self.kind(os.path.dirname(name) or ".") != "d":
+            return False
+        return not os.path.lexists(path) or os.lstat(path).st_ino not in self.open_inodes(writing=False)
+
+    # -- the daemon ----------------------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        self.sides.sync()
+
+    def end(self) -> None:
+        """Close all files."""
+        for slot in range(SLOTS):
+            self.close(slot)
+
+
+def _write(path: str, flags: int, data: bytes, offset: int | None = None) -> int:
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o640)
+    try:
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ENXIO, "the model writes no pipes", path)
+        return os.write(descriptor, data) if offset is None else os.pwrite(descriptor, data, offset)
+    finally:
+        os.close(descriptor)
