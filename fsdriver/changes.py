@@ -55,7 +55,6 @@ class NameChanges(Owing):
                 self.memory.change(name, made)
         if path not in self.uncommitted:
             await self.settle([path])
-            await self.announce([path])
         return self.cached(path) or entry
 
     # -- making and removing names -------------------------------------------------------------------------------------
@@ -75,7 +74,6 @@ class NameChanges(Owing):
             self.touch_parent(path)
             self.memory.made_empty(path, entry)
         await self.settle([path])
-        await self.announce([path])
         return entry
 
     async def rmdir(self, path: str) -> None:
@@ -91,7 +89,6 @@ class NameChanges(Owing):
             self.touch_parent(path)
         self.memory.change(path, None)
         await self.settle([path])
-        await self.announce([path])
 
     def remove_directory_rows(self, path: str, entry: Entry) -> None:
         """Journal the end of a directory: its marker and its attribute object."""
@@ -108,6 +105,7 @@ class NameChanges(Owing):
         entry = await self.stat(path)
         if entry.kind is Kind.DIRECTORY:
             raise IsDirectory("is a directory", path)
+        await self.know_links(entry)
         with self.changing():
             entry = self.cached(path) or entry
             self.remove_file_rows(path, entry)
@@ -115,7 +113,6 @@ class NameChanges(Owing):
             self.relink(entry, {path: None}, time.time_ns())
             self.memory.change(path, None)
         await self.settle([path])
-        await self.announce([path])
 
     def remove_file_rows(self, path: str, entry: Entry) -> None:
         """Journal the end of a file's key; what never reached the store needs no request."""
@@ -145,7 +142,9 @@ class NameChanges(Owing):
             if name in moves.values():
                 continue
             known = self.cached(name)
-            made = replace(known or entry, links=links, ctime_ns=now)
+            if known is None or known.ino != entry.ino:
+                continue  # a foreign writer removed or replaced it
+            made = replace(known, links=links, ctime_ns=now)
             if name in self.uncommitted:
                 self.uncommitted[name] = replace(self.uncommitted[name], entry=made)
             else:
@@ -171,7 +170,6 @@ class NameChanges(Owing):
             self.touch_parent(path)
         self.memory.change(path, entry)
         await self.settle([path])
-        await self.announce([path])
         return entry
 
     async def link(self, source: str, target: str) -> Entry:
@@ -179,13 +177,20 @@ class NameChanges(Owing):
         self.must_be_writable(target)
         if not self.posix:
             raise Unsupported('hard links need attributes, which this route does not keep (posix = "off")', target)
+        made = await self.while_it_stands(lambda: self._link(source, target))
+        await self.settle([source, target])
+        return self.cached(target) or made
+
+    async def _link(self, source: str, target: str) -> Entry:
         entry = await self.stat(source)
         if entry.kind is Kind.DIRECTORY:
             raise IsDirectory("a directory has one name only", source)
         if await self.find_entry(target) is not None:
             raise AlreadyExists("the name is taken", target)
+        await self.know_links(entry)
         with self.changing():
             entry = self.cached(source) or entry
+            self.must_stand(source, entry)
             names = tuple(sorted({*entry.links, source, target}))
             made = replace(entry, links=names, ctime_ns=time.time_ns())
             if source in self.uncommitted:
@@ -197,9 +202,7 @@ class NameChanges(Owing):
             self.touch_parent(target)
         if source in self.uncommitted:
             self.memory.change(target, made)
-        await self.settle([source, target])
-        await self.announce([source, target])
-        return self.cached(target) or made
+        return made
 
     def owe_same_bytes(self, source: str, entry: Entry, target: str, made: Entry, base: str | None) -> Entry:
         """Journal that ``target`` gets the bytes ``source`` has, pending or stored; returns the entry of ``target``."""
@@ -228,6 +231,10 @@ class NameChanges(Owing):
         self.must_be_writable(target)
         if f"{target}/".startswith(f"{source}/") and target != source:
             raise InvalidName("a directory cannot move into itself", target)
+        await self.while_it_stands(lambda: self._rename(source, target, replace=replace, exchange=exchange))
+        await self.settle([source, target])
+
+    async def _rename(self, source: str, target: str, *, replace: bool, exchange: bool) -> None:
         moving, there = await self.stat(source), await self.find_entry(target)
         if exchange:
             if there is None:
@@ -247,9 +254,10 @@ class NameChanges(Owing):
             else:
                 if there is not None and there.kind is Kind.DIRECTORY:
                     raise IsDirectory("is a directory", target)
+                await self.know_links(moving)
+                if there is not None:
+                    await self.know_links(there)
                 rename_file(self, source, moving, target, there)
-        await self.settle([source, target])
-        await self.announce([source, target])
 
     async def exchange(self, first: str, one: Entry, second: str, other: Entry) -> None:
         """Swap two names."""

@@ -190,6 +190,14 @@ class Journal:
         with self._lock:
             return self._db.execute("SELECT 1 FROM pending WHERE staging=? LIMIT 1", (staging,)).fetchone() is not None
 
+    def is_source(self, store: str, key: str) -> bool:
+        """Whether a copy that is owed reads from a key."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT 1 FROM pending WHERE store=? AND source=? LIMIT 1", (store, key)
+            ).fetchone()
+        return found is not None
+
     def restage(self, old: str, new: str) -> None:
         """The rows that need a staging file find its bytes under a new path."""
         with self.transaction():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Final, TypeVar
 
 from fsdriver.attributes import to_record
 from fsdriver.backends.base import ABSENT, Backend
@@ -25,6 +27,12 @@ from fsdriver.names import RESERVED
 from fsdriver.pending import Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+RETRIES: Final = 3
+"""Further attempts at a change that met a file which another process was just busy with."""
 
 
 class Owing(Lookup):
@@ -107,15 +115,18 @@ class Owing(Lookup):
             yield
 
     async def settle(self, paths: Iterable[str]) -> None:
-        """A change is journaled: wake the uploader, and in "through" mode wait for the tiers."""
+        """A change is journaled: tell the daemons, wake the uploader, and in "through" mode wait for the tiers."""
+        names = list(paths)
+        # First of all: one of the daemons may be the uploader.
+        await self.announce(names)
         if self.policy.write != "through":
             self.services.uploader.wake()
             return
-        names = list(paths)
         try:
             await self.wait_for(names)
         except (AccessDenied, ReadOnly):
             self._withdraw(names)
+            await self.announce(names)
             raise
 
     def _withdraw(self, paths: Sequence[str]) -> None:
@@ -208,11 +219,52 @@ class Owing(Lookup):
                 stored = None
                 continue
             memory.attributes, memory.attributes_at = merged, self.memory.clock()
+            # Others remember the object as it was: they must ask for it again before the journal forgets what it lacked.
+            self.memory.touch(directory)
             self.journal.finish_attributes(owed.values())
             return
         raise Stale("its attribute object is changed by others faster than it can be merged", directory)
 
     # -- entries -------------------------------------------------------------------------------------------------------
+
+    def must_stand(self, path: str, entry: Entry) -> None:
+        """Check inside a transaction that the bytes of a file still are where ``entry`` says.
+
+        Another process may have sent them, or replaced them, a moment ago, and its word of it be on the way.
+
+        Raises
+        ------
+        Stale
+            They are not; the path is forgotten, so that the next `stat` finds them.
+        """
+        if entry.kind is not Kind.FILE or path in self.uncommitted:
+            return
+        key = self.key(path)
+        row = self.journal.get(self.backend.identity, key)
+        if row is None or row.held:
+            stands = entry.version is not None and entry.key in {None, key}
+        elif row.action is Action.PUT:
+            stands = entry.staging == row.staging
+        else:
+            stands = row.action is Action.COPY and (entry.key, entry.version) == (row.source, row.source_version)
+        if not stands:
+            self.memory.forget_entry(path)
+            raise Stale("another process changed or sent it a moment ago", path)
+
+    async def while_it_stands(self, change: Callable[[], Awaitable[T]]) -> T:
+        """Make a change again, with what is true now, that met a file another process was just busy with."""
+        for _ in range(RETRIES):
+            try:
+                return await change()
+            except Stale as error:
+                log.debug("asked for again: %s", error)
+        return await change()
+
+    async def know_links(self, entry: Entry) -> None:
+        """Look up all names of a hard-linked file: a change of one is told to the others."""
+        for name in entry.links:
+            if self.cached(name) is None:
+                await self.find_entry(name)
 
     async def find_entry(self, path: str) -> Entry | None:
         """`stat`, with None for what does not exist."""

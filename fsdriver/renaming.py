@@ -27,6 +27,7 @@ def rename_file(route: NameChanges, source: str, moving: Entry, target: str, the
     with route.changing():
         moving = route.cached(source) or moving
         there = route.cached(target) or there
+        route.must_stand(source, moving)
         if there is not None and there.links:
             route.relink(there, {target: None}, time.time_ns())
         _move(route, source, moving, target, there, time.time_ns())
@@ -65,7 +66,11 @@ async def rename_directory(route: NameChanges, source: str, moving: Entry, targe
     """Move a directory and all below it."""
     await on_loop()
     directories, files = await _below(route, source, moving)
+    for _, entry in files:
+        await route.know_links(entry)
     with route.changing():
+        for old, entry in files:
+            route.must_stand(old, route.cached(old) or entry)
         if there is not None:
             route.remove_directory_rows(target, there)
         for old, entry in directories:

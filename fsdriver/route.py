@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from fsdriver.attributes import apply_record, to_metadata
+from fsdriver.attributes import to_metadata
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.directories import split
 from fsdriver.entries import Defaults, Uncommitted
@@ -77,14 +77,14 @@ class Route(InPlace):
             raise IsDirectory("is a directory", path)
         self._ensure_parents(path)
         if self.policy.write == "back" and base is None:
-            return await self._publish_back(path, source, entry or before or await self.find_entry(path))
+            return await self._publish_back(path, source, before or await self.find_entry(path), entry)
         await on_loop()
         await self._settle_key(path)
-        record = await self.record(path)
-        made = entry or before or self._new_file(path)
-        if entry is None and before is None and record is not None:
-            made = apply_record(made, record)
-        made = replace(made, kind=Kind.FILE, staging=None, key=None, links=(), mtime_ns=time.time_ns())
+        record, before = await self.record(path), self.cached(path)
+        if before is None and record is not None:
+            # The record may be of an object that others have replaced since.
+            before = await self.find_entry(path)
+        made = replace(self._replacing(path, before, entry), staging=None, key=None, mtime_ns=time.time_ns())
         carried = self.posix and (entry is not None or record is not None)
         try:
             info = await self.backend.put(
@@ -100,16 +100,31 @@ class Route(InPlace):
         made = replace(
             made, size=info.size, version=info.version, mtime_ns=info.mtime_ns, atime_ns=info.mtime_ns, ctime_ns=info.mtime_ns
         )  # fmt: skip
+        unlinked = before.links if before is not None else ()
+        if before is not None:
+            await self.know_links(before)
+        with self.changing():
+            if carried:
+                self.owe_attributes({path: made})
+            if before is not None:
+                self.relink(before, {path: None}, time.time_ns())
+            self.memory.change(path, made)
+        await self.announce([path, *unlinked])
         if carried:
-            self.owe_attributes({path: made})
             await self.services.uploader.wait(
-                lambda: self.owes_attributes(*split(path)), lambda _: False, self.policy.timeout
+                lambda: any(self.owes_attributes(*split(name)) for name in (path, *unlinked)),
+                lambda _: False,
+                self.policy.timeout,
             )
-        self.memory.change(path, made)
-        await self.announce([path])
         return made
 
-    async def _publish_back(self, path: str, source: Path | bytes, like: Entry | None) -> Entry:
+    def _replacing(self, path: str, before: Entry | None, entry: Entry | None) -> Entry:
+        """Attributes of a new file that takes a name: given ones, else of the file before; no longer one of its links."""
+        made = entry or before or self._new_file(path)
+        ino = self.inode(f"{self.key(path)}|{time.time_ns()}") if made.links else made.ino
+        return replace(made, kind=Kind.FILE, links=(), ino=ino)
+
+    async def _publish_back(self, path: str, source: Path | bytes, before: Entry | None, entry: Entry | None) -> Entry:
         staged = self.services.staging.new(None)
         try:
             if isinstance(source, Path):
@@ -118,25 +133,27 @@ class Route(InPlace):
                 staged = self.services.staging.adopt(staged.path, None, inherited=False)
             else:
                 staged.fill(source)
-            made = replace(
-                like or self._new_file(path), kind=Kind.FILE, version=None, staging=str(staged.path), links=()
-            )
+            made = replace(self._replacing(path, before, entry), version=None, staging=str(staged.path))
             self.uncommitted[path] = Uncommitted(made, None)
+            if before is not None:
+                await self.know_links(before)
+                with self.changing():
+                    self.relink(before, {path: None}, time.time_ns())
             made = await self.commit(path, staged)
         finally:
             await self.release(path if path in self.uncommitted else None, staged)
-        await self.announce([path])
         return made
 
     async def _settle_key(self, path: str) -> None:
-        """Wait until nothing older is pending for a key that is about to be written directly."""
+        """Wait until nothing older is pending for a key that is about to be written directly, nor copied from it."""
         key, identity = self.key(path), self.backend.identity
 
         def owed() -> bool:
             row = self.journal.get(identity, key)
-            return row is not None and not row.held
+            return (row is not None and not row.held) or self.journal.is_source(identity, key)
 
         if owed():
+            await self.announce([path])
             await self.services.uploader.wait(owed, lambda failed: failed == key, self.policy.timeout)
 
     # -- what the uploader reports -----------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 MAX_IN_FLIGHT: Final = 16
 IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
+OTHERS_POLL: Final = 0.05
+"""Longest time in seconds between looks at what another process, which has the lock, has carried out."""
 ATTRIBUTE_LOOK: Final = 0.02
 """Seconds between two looks at which attribute objects are owed something."""
 ATTRIBUTE_DELAY: Final = 1.0
@@ -182,6 +184,7 @@ class Uploader:
         self._begin()
         assert self._progress is not None
         self._waiting += 1
+        pause = 0.001
         try:
             async with _deadline(timeout), self._progress:
                 while owed():
@@ -193,8 +196,9 @@ class Uploader:
                             raise error
                     # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(0.05 if self._lock_fd is None else IDLE_POLL):
+                        async with asyncio.timeout(pause if self._lock_fd is None else IDLE_POLL):
                             await self._progress.wait()
+                    pause = min(2 * pause, OTHERS_POLL)
         finally:
             self._waiting -= 1
 

@@ -225,6 +225,7 @@ class MountServer:
         for route in self.engine.routes:
             if route.backend.identity != request["store"]:
                 continue
+            route.services.uploader.wake()
             for key in request["keys"]:
                 inside = (
                     str(key).removeprefix(route.root_key).rstrip("/") if str(key).startswith(route.root_key) else None

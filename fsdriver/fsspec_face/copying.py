@@ -11,7 +11,7 @@ from fsdriver.errors import IsDirectory
 from fsdriver.route import Route
 
 
-async def copy_within(route: Route, source: str, entry: Entry, target: str) -> Entry:
+async def copy_within(route: Route, source: str, target: str) -> Entry:
     """Give ``target`` the bytes and attributes ``source`` has now; bytes still in staging are owed to both.
 
     Parameters
@@ -19,30 +19,35 @@ async def copy_within(route: Route, source: str, entry: Entry, target: str) -> E
     route : Route
     source, target : str
         Names within it.
-    entry : Entry
-        Of ``source``: a file.
 
     Raises
     ------
+    NotFound
     IsDirectory
         ``target`` is a directory.
-    Stale
-        ``source`` changed meanwhile.
     """
     route.must_be_writable(target)
+    made = await route.while_it_stands(lambda: _owe_copy(route, source, target))
+    await route.settle([target])
+    return route.cached(target) or made
+
+
+async def _owe_copy(route: Route, source: str, target: str) -> Entry:
+    entry = await route.stat(source)
     there = await route.find_entry(target)
     if there is not None and there.kind is Kind.DIRECTORY:
         raise IsDirectory("is a directory", target)
     now = time.time_ns()
-    inode = there.ino if there is not None else route.inode(f"{route.key(target)}|{now}")
+    inode = there.ino if there is not None and not there.links else route.inode(f"{route.key(target)}|{now}")
     made = replace(entry, ino=inode, links=(), mtime_ns=now, ctime_ns=now)
     route._ensure_parents(target)  # noqa: SLF001 - what `Route.publish` does for the same reason
+    if there is not None:
+        await route.know_links(there)
     with route.changing():
+        route.must_stand(source, entry)
         if there is not None and there.links:
             route.relink(there, {target: None}, now)
         made = route.owe_same_bytes(source, entry, target, made, ABSENT if there is None else there.version)
         route.touch_parent(target)
     route.memory.change(target, made)
-    await route.settle([target])
-    await route.announce([target])
-    return route.cached(target) or made
+    return made

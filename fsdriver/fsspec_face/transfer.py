@@ -195,7 +195,7 @@ class Transfer(Face):
         target = await self._writable(path2)
         if source.route is target.route:
             if source.name != target.name:
-                await copy_within(source.route, source.name, entry, target.name)
+                await copy_within(source.route, source.name, target.name)
             return
         local: Path = await source.route.materialize(source.name, entry)
         try:
