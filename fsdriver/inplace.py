@@ -16,7 +16,7 @@ from fsdriver.errors import AlreadyExists, NotDirectory, NotFound, Stale
 from fsdriver.pending import Action
 from fsdriver.reading import AnyReader, Reading
 from fsdriver.runtime import on_loop
-from fsdriver.staging import StagedFile, StagedReader, signature
+from fsdriver.staging import StagedFile, StagedReader, origin_of, signature
 
 
 class InPlace(Reading):
@@ -83,6 +83,10 @@ class InPlace(Reading):
                 entry = await self._settled_entry(path, entry)
         if staged is None:
             staged = await self._stage_sealed(path, entry, reader)
+            key = entry.key or self.key(path)
+            if entry.version is not None:
+                staged.versions[key] = entry.version
+                self.services.staging.begins_with(staged, origin_of(key, entry.version))
         staged.committed = signature(staged.descriptor)
         return staged
 
@@ -94,6 +98,7 @@ class InPlace(Reading):
         with self.memory.lock:
             staged = staging.adopt(old, entry.version, inherited=reader is not None)
             self.journal.restage(str(old), str(frozen))
+            staging.begins_with(staged, str(frozen))
             for name in entry.links or (path,):
                 known = self.cached(name)
                 if known is not None and known.staging == entry.staging and name not in self.uncommitted:
@@ -163,8 +168,9 @@ class InPlace(Reading):
         key = self.key(name)
         if key in staged.versions:
             return staged.versions[key]
-        if first:
+        if first and not staged.versions:
             return staged.base
+        # Renamed meanwhile, or another name of a hard-linked file.
         known = self.cached(name)
         return known.version if known is not None else None
 
@@ -204,5 +210,6 @@ class InPlace(Reading):
             uploader.sender.seal(self.key(path), version, staged.path)
         elif staged.base and not staged.written and staged.uploaded is None:
             entry = self.cached(path)
-            uploader.sender.seal((entry.key if entry else None) or self.key(path), staged.base, staged.path)
+            key = (entry.key if entry else None) or self.key(path)
+            uploader.sender.seal(key, staged.versions.get(key, staged.base), staged.path)
         staging.remove(where) if not self.journal.uses(where) else None

@@ -193,16 +193,14 @@ class Owing(Lookup):
         identity, key, memory = self.backend.identity, self.meta_key(directory), self.memory.at(directory)
         stored = memory.attributes
         for _ in range(8):
+            # In this order: a record whose row is already gone has got its version meanwhile, and is sent once more.
+            changes = self.journal.attribute_changes(identity, self.prefix, directory)
             pending = {
                 split(row.path)[1]
                 for row in self.journal.children(identity, self.directory_key(directory))
                 if row.action is not Action.DELETE and not row.key.endswith("/")
             }
-            owed = {
-                name: change
-                for name, change in self.journal.attribute_changes(identity, self.prefix, directory).items()
-                if name not in pending
-            }
+            owed = {name: change for name, change in changes.items() if name not in pending}
             if not owed:
                 return
             if stored is None:

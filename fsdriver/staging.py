@@ -37,6 +37,11 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
         rest, offset = rest[done:], offset + done
 
 
+def origin_of(source: str, version: str | None) -> str:
+    """Name of the bytes of one version of a key, which may be copied to another."""
+    return f"{version}@{source}"
+
+
 class StagedFile:
     """One staging file that is open for writing.
 
@@ -54,11 +59,13 @@ class StagedFile:
         Something was committed: the bytes are no longer those of ``base``.
     versions : dict
         Key → version the store gave to bytes of this file (several keys: a hard-linked file).
+    origin : str or None
+        The bytes it began with: a frozen staging file that is owed, or one version of a key (`origin_of`).
     inherited : bool
         It is the very file that an open cache reader has: descriptors and backing ids of that reader stay valid.
     """
 
-    __slots__ = ("base", "committed", "descriptor", "inherited", "path", "uploaded", "versions", "written")
+    __slots__ = ("base", "committed", "descriptor", "inherited", "origin", "path", "uploaded", "versions", "written")
 
     def __init__(self, path: Path, descriptor: int, base: str | None, *, inherited: bool = False) -> None:
         self.path = path
@@ -68,6 +75,7 @@ class StagedFile:
         self.committed: Signature | None = None
         self.uploaded: Signature | None = None
         self.versions: dict[str, str] = {}
+        self.origin: str | None = None
         self.written = False
 
     def fill(self, data: bytes) -> None:
@@ -150,6 +158,7 @@ class Staging:
         self.directory = directory
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: dict[str, StagedFile] = {}
+        self._by_origin: dict[str, StagedFile] = {}
         self._lock = threading.Lock()
 
     def name(self) -> Path:
@@ -183,10 +192,22 @@ class Staging:
         """The staged file this process has open under a path."""
         return self._open.get(path)
 
+    def begins_with(self, staged: StagedFile, origin: str) -> None:
+        """Note what a staged file's first bytes are: who carries that out tells it the version the store gave."""
+        with self._lock:
+            staged.origin = origin
+            self._by_origin[origin] = staged
+
+    def began_with(self, origin: str | None) -> StagedFile | None:
+        """The staged file this process has open whose first bytes are these."""
+        return None if origin is None else self._by_origin.get(origin)
+
     def release(self, staged: StagedFile) -> None:
         """Close a staged file; its path stays until it is sealed or removed."""
         with self._lock:
             self._open.pop(str(staged.path), None)
+            if staged.origin is not None and self._by_origin.get(staged.origin) is staged:
+                del self._by_origin[staged.origin]
         staged.close()
 
     def remove(self, path: str | Path) -> None:

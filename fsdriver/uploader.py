@@ -29,7 +29,7 @@ from fsdriver.journal import Journal
 from fsdriver.pending import Action, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.sending import AttributeStore, GivenUp, Sender
-from fsdriver.staging import Signature, Staging
+from fsdriver.staging import Signature, Staging, origin_of
 
 log = logging.getLogger(__name__)
 
@@ -331,6 +331,11 @@ class Uploader:
             if opened is not None and sent is not None:
                 opened.uploaded = sent
                 opened.versions[row.key] = version
+            begun = self.staging.began_with(
+                row.staging if row.source is None else origin_of(row.source, row.source_version)
+            )
+            if begun is not None:
+                begun.versions[row.key] = version
             if finished and row.staging and opened is None and not self.journal.uses(row.staging):
                 self.sender.seal(row.key, version, Path(row.staging))
             if finished and row.action is Action.COPY:

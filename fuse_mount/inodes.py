@@ -285,6 +285,8 @@ class NodeTable:
             return node.kind is entry.kind
         if node.kind is not Kind.FILE:
             return node.ino == entry.ino or node.kind is Kind.DIRECTORY
+        if len(node.names) > 1 and node.ino != entry.ino:
+            return False  # another process gave one name of a hard-linked file a file of its own
         if node.opened is not None and node.opened.staged is not None:
             return True
         content = content_of(node.route, entry)

@@ -113,7 +113,9 @@ def user(fuse, python, request) -> Iterator[User]:
     home = Path(tempfile.mkdtemp(prefix="fsdriver-user-"))
     made = User(home, [python[0]], python[1])
     yield made
-    if f" {made.root} " in Path("/proc/mounts").read_text():  # the user's mount is closed to root: ismount tells nothing
+    if (
+        f" {made.root} " in Path("/proc/mounts").read_text()
+    ):  # the user's mount is closed to root: ismount tells nothing
         subprocess.run(["umount", "--lazy", made.root], check=True)
     shutil.rmtree(home, ignore_errors=True)
 

@@ -63,7 +63,8 @@ def test_foreign_metadata_never_fails(metadata: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [{"mode": "abc"}, {"kind": "dragon"}, {"xattrs": {"user.a": "%"}}, {"xattrs": 3}, {"links": 7}, {"ino": None}]
+    "record",
+    [{"mode": "abc"}, {"kind": "dragon"}, {"xattrs": {"user.a": "%"}}, {"xattrs": 3}, {"links": 7}, {"ino": None}],
 )
 def test_a_malformed_record_is_left_out(record: dict[str, object]) -> None:
     assert apply_record(Entry(Kind.FILE), record) == Entry(Kind.FILE)

@@ -104,7 +104,9 @@ def _seen(path: str, status: os.stat_result, group: list[str]) -> Seen:
 def differences(expected: dict[str, Seen], shown: dict[str, Seen]) -> list[str]:
     """What ``shown`` shows otherwise than ``expected``, in words; empty if nothing."""
     found = [f"{name!r} is missing" for name in sorted(expected.keys() - shown.keys())]
-    found += [f"{name!r} is there ({shown[name].type}) and should not" for name in sorted(shown.keys() - expected.keys())]
+    found += [
+        f"{name!r} is there ({shown[name].type}) and should not" for name in sorted(shown.keys() - expected.keys())
+    ]
     for name in sorted(expected.keys() & shown.keys()):
         for field in Seen.__dataclass_fields__:
             want, have = getattr(expected[name], field), getattr(shown[name], field)

@@ -140,7 +140,9 @@ class World:
                     if want != have:
                         found.append(f"open file {number} has {field} {have}, should be {want}")
                 if one.reads:
-                    want, have = (outcome(lambda at=at: digest(os.pread(at, 1 << 20, 0))) for at in (one.plain, one.ours))
+                    want, have = (
+                        outcome(lambda at=at: digest(os.pread(at, 1 << 20, 0))) for at in (one.plain, one.ours)
+                    )
                     if want != have:
                         found.append(f"open file {number} reads {have}, should be {want}")
         if found:
@@ -171,7 +173,9 @@ class World:
             if seen.type == "d":
                 info = fs.info(self.path(name))  # a listing does not ask for attributes of directories
             if (info["type"], stat.S_IMODE(info["mode"])) != ({"d": "directory", "-": "file"}[seen.type], seen.mode):
-                found.append(f"{name!r} is {info['type']} {info['mode']:o} for fsspec, should be {seen.type} {seen.mode:o}")
+                found.append(
+                    f"{name!r} is {info['type']} {info['mode']:o} for fsspec, should be {seen.type} {seen.mode:o}"
+                )
             elif seen.type == "-":
                 have = outcome(lambda name=name: digest(fs.cat_file(self.path(name))))
                 if (info["size"], have) != (seen.size, seen.content):
@@ -349,7 +353,12 @@ class World:
         self.by_fsspec(plain, lambda: self.sides.fs.cat_file(self.path(name), start, end))
 
     def fs_copy(self, one: str, other: str) -> None:
-        if self._fsspec_may_change(one, other) and self.kind(one) == "-" and self.kind(other) in {"", "-"} and one != other:
+        if (
+            self._fsspec_may_change(one, other)
+            and self.kind(one) == "-"
+            and self.kind(other) in {"", "-"}
+            and one != other
+        ):
             self.by_fsspec(
                 lambda: self.sides.copy(f"{self.plain}/{one}", f"{self.plain}/{other}"),
                 lambda: self.sides.fs.cp_file(self.path(one), self.path(other)),

@@ -1,0 +1,90 @@
+"""What the model found, each as the shortest sequence of operations that showed it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from tests.mount.model.sides import Sides
+from tests.mount.model.world import READ, UPDATE, World
+
+
+@pytest.fixture
+def world(sides: Sides, request) -> Iterator[World]:
+    made = World(sides, request.node.name.translate(str.maketrans("[]/", "___")))
+    yield made
+    made.end()
+
+
+def test_attributes_of_a_directory_are_told_to_other_processes(world):
+    world.mkdir("a")
+    world.mkdir("a/a")
+    world.check_fsspec()
+    world.chmod("a/a", 0o700)
+    world.check_fsspec()
+    assert stat.S_IMODE(world.sides.fs.info(world.path("a/a"))["mode"]) == 0o700
+
+
+def test_file_appended_to_inside_an_exception_handler_is_published(world):
+    try:
+        raise LookupError("handled by the caller")
+    except LookupError:
+        world.fs_append("a", 300_000)
+    world.check()
+
+
+def test_attributes_sent_since_another_process_looked_are_kept_by_its_overwrite(world):
+    world.write("a", 100)
+    world.fs_read("b", 0, 1)
+    world.sync()
+    world.fs_append("a", 1)
+    world.check()
+
+
+def test_overwriting_a_foreign_object_does_not_take_attributes_from_the_one_before_it(world):
+    world.write("a", 5000)
+    world.foreign_put("a", 4096)
+    world.fs_write("a", 1)
+    world.check()
+
+
+def test_copy_onto_a_hard_link_is_a_file_of_its_own(world):
+    world.append("a", 3000)
+    world.link("a", "b")
+    world.fs_copy("a", "b")
+    world.check()
+    world.check_store()
+
+
+def test_overwriting_a_hard_link_through_fsspec_leaves_the_other_names_alone(world):
+    world.append("a", 3000)
+    world.link("a", "b")
+    world.fs_write("b", 10)
+    world.check()
+    world.check_store()
+
+
+def test_file_that_is_open_for_writing_is_renamed_before_it_is_written(world):
+    world.write("a", 10)
+    world.sync()
+    world.open(0, "a", UPDATE)
+    world.rename("a", "b")
+    world.sync()
+    world.handle_write(0, 4096, 1000)
+    world.close(0)
+    world.check()
+    world.check_store()
+
+
+def test_links_and_renames_of_files_another_process_has_just_sent(world):
+    for number in range(10):
+        world.write("a", 10 + number)
+        world.fs_copy("a", "b")
+        world.fs_move("b", "a")
+        world.check()
+    world.open(0, "a", READ)
+    world.check_store()
+    assert os.listdir(world.ours) == ["a"]
