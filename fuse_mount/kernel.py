@@ -88,7 +88,7 @@ class KernelTransport:
         if not session.ready.wait(INIT_PATIENCE) or session.failure:
             raise FsdriverError(session.failure or "the kernel did not begin to speak", self._request.directory)
         self._notifier = Notifier(device, expire_only=InitFlag.HAS_EXPIRE_ONLY in session.granted)
-        set_read_ahead(self._request.directory, self._options.read_ahead)
+        devices.set_read_ahead(self._request.directory, self._options.read_ahead)
         self._try_passthrough(session)
 
     def _try_passthrough(self, session: Session) -> None:
@@ -153,14 +153,3 @@ class KernelTransport:
             "notifications": self._notifier.sent if self._notifier else 0,
             "requests": {code.name: session.counts[code] for code in Opcode if session.counts[code]},
         }
-
-
-def set_read_ahead(directory: str, kibibytes: int) -> None:
-    """Larger read-ahead for this mount alone: without it the kernel asks for 128 KiB at a time."""
-    number = os.stat(directory).st_dev
-    setting = f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb"
-    try:
-        with open(setting, "w", encoding="ascii") as file:
-            file.write(str(kibibytes))
-    except OSError as error:
-        log.info("read-ahead stays at the kernel's default: %s", error)

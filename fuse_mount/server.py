@@ -25,7 +25,7 @@ from .kernel import KernelTransport
 from .passthrough import Passthrough
 from .service import notify_service
 from .synthetic import make_directory
-from .transport import Expired, Transport, choose
+from .transport import LIBFUSE, Expired, Transport, choose
 
 if TYPE_CHECKING:
     from fsdriver.config import Config
@@ -124,8 +124,11 @@ class MountServer:
         log.info("%s is mounted at %s, transport %s (%s)", self.source, self.directory, self.transport, self._why)
 
     def _make_transport(self, request: devices.MountRequest) -> Transport:
-        staging = self.engine.staging.directory
-        return KernelTransport(self.fs, request, self.options, staging, self._wake.set)
+        if self.transport == LIBFUSE:
+            from .libfuse.transport import LibfuseTransport  # noqa: PLC0415 - its package is an extra
+
+            return LibfuseTransport(self.fs, request, self.options, self._wake.set)
+        return KernelTransport(self.fs, request, self.options, self.engine.staging.directory, self._wake.set)
 
     def _read_only(self) -> bool:
         read_only = all(route.policy.read_only for route in self.engine.routes)

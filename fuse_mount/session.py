@@ -92,6 +92,23 @@ Reply: TypeAlias = bytes | bytearray | memoryview | None
 Operation: TypeAlias = Callable[[Request], "Reply | Coroutine[Any, Any, Reply]"]
 
 
+def answer_code(error: BaseException) -> tuple[int, bool]:
+    """The errno that a failed operation is answered with, and whether it says that something is wrong; logs it."""
+    if isinstance(error, OSError):
+        log.debug("answered with an error: %r", error)
+        wrong = error.errno in {errno.EIO, None}
+        if wrong:
+            log.warning("answered with an input/output error: %s", error)
+        return error.errno or errno.EIO, wrong
+    if isinstance(error, asyncio.CancelledError):
+        return errno.EINTR, False
+    if isinstance(error, KeyError):
+        log.warning("the kernel named something unknown: %s", error)
+        return errno.ESTALE, False
+    log.error("an operation failed in a way nobody foresaw", exc_info=error)
+    return errno.EIO, True
+
+
 class Session:
     """One connection to the kernel.
 
@@ -200,21 +217,10 @@ class Session:
         if error is None:
             if result is not None:
                 self.reply(unique, result)
-        elif isinstance(error, OSError):
-            self.fail(unique, error.errno or errno.EIO)
-            log.debug("answered with an error: %r", error)
-            if error.errno in {errno.EIO, None}:
-                self.errors += 1
-                log.warning("answered with an input/output error: %s", error)
-        elif isinstance(error, asyncio.CancelledError):
-            self.fail(unique, errno.EINTR)
-        elif isinstance(error, KeyError):
-            self.fail(unique, errno.ESTALE)
-            log.warning("the kernel named something unknown: %s", error)
         else:
-            self.errors += 1
-            log.error("an operation failed in a way nobody foresaw", exc_info=error)
-            self.fail(unique, errno.EIO)
+            code, wrong = answer_code(error)
+            self.errors += wrong
+            self.fail(unique, code)
 
     # -- replies -----------------------------------------------------------------------------------------------------
 

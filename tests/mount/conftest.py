@@ -175,17 +175,42 @@ def trees(fuse, tmp_path) -> Iterator[TreeMaker]:
     maker.end()
 
 
+OPTIONS = {"daemon": ("passthrough=off",), "libfuse": ("transport=libfuse",)}
+"""Of the kinds of local trees that need any."""
+
+
 def make_tree(kind: str, maker: TreeMaker, request: pytest.FixtureRequest) -> MountedTree:
+    if kind == "libfuse":
+        request.getfixturevalue("libfuse")
     if kind.startswith("s3"):
         server = request.getfixturevalue("s3_server")
         return maker(f"s3://{server.create_bucket()}/p", server.environment())
-    return maker(None, None, *(["passthrough=off"] if kind == "daemon" else []))
+    return maker(None, None, *OPTIONS.get(kind, ()))
 
 
-@pytest.fixture(scope="module", params=["local", "daemon", "s3"])
+@pytest.fixture(scope="session")
+def libfuse() -> None:
+    """Skip where the libfuse transport is not installed."""
+    from fsdriver.errors import Unsupported
+    from fsdriver.fuse_mount.libfuse.binding import load
+
+    try:
+        load()
+    except Unsupported as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module", params=["local", "daemon", "libfuse", "s3"])
 def tree(request, module_trees) -> MountedTree:
-    """A mounted tree for the whole module: local with passthrough, local without it, S3."""
+    """A mounted tree for the whole module: local with passthrough, without it, through libfuse, and S3."""
     return make_tree(request.param, module_trees, request).mount()
+
+
+@pytest.fixture
+def kernel_transport(tree) -> None:
+    """For what libfuse has no call for, or loses by itself (docs/operating.md)."""
+    if "transport=libfuse" in tree.options:
+        pytest.skip("not possible through libfuse")
 
 
 @pytest.fixture
@@ -196,7 +221,7 @@ def here(tree, request) -> Path:
     return path
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "libfuse", "s3"])
 def own_tree(request, trees) -> MountedTree:
     """A tree of the test's own, not yet mounted."""
     return make_tree(request.param, trees, request)

@@ -165,7 +165,7 @@ def test_rename_of_a_file_being_written(here):
     assert not (here / "a").exists()
 
 
-def test_nameless_file_gets_a_name(here):
+def test_nameless_file_gets_a_name(kernel_transport, here):
     descriptor = os.open(here, os.O_TMPFILE | os.O_RDWR, 0o640)
     os.write(descriptor, b"nameless")
     assert os.fstat(descriptor).st_nlink == 0
@@ -179,7 +179,7 @@ def test_nameless_file_gets_a_name(here):
     assert stat.S_IMODE((here / "named").stat().st_mode) == 0o640
 
 
-def test_nameless_file_vanishes(here):
+def test_nameless_file_vanishes(kernel_transport, here):
     descriptor = os.open(here, os.O_TMPFILE | os.O_RDWR, 0o600)
     os.write(descriptor, b"x")
     os.close(descriptor)

@@ -251,7 +251,7 @@ def test_cookies_are_stable_while_the_directory_changes(here):
     assert [name for name in sorted(seen) if not name.startswith("new")] == [f"{number:05}" for number in range(500)]
 
 
-def test_a_removed_working_directory(here):
+def test_a_removed_working_directory(kernel_transport, here):
     (here / "d").mkdir()
     number = os.open(here / "d", os.O_RDONLY | os.O_DIRECTORY)
     os.rmdir(here / "d")

@@ -110,7 +110,7 @@ class Peer:
         self._process.stdout.close()
 
 
-@pytest.fixture(scope="module", params=["local-back", "s3-back", "s3-through"])
+@pytest.fixture(scope="module", params=["local-back", "libfuse-back", "s3-back", "s3-through"])
 def tree(request, module_trees) -> MountedTree:
     kind, write = request.param.split("-")
     return make_tree(kind, module_trees, request).mount(f"write={write}")
