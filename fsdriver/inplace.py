@@ -113,7 +113,10 @@ class InPlace(Reading):
     async def _stage_sealed(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
         staging, cache, key = self.services.staging, self.services.cache, self.content_key(path, entry)
         if isinstance(reader, StagedReader):
-            raise Stale("it was uploaded a moment ago", path)
+            # It was uploaded meanwhile, but stayed in staging because it is open.
+            if self.content(entry) != str(reader.path) or not reader.in_place():
+                raise Stale("it was uploaded a moment ago", path)
+            return staging.adopt(reader.path, entry.version, inherited=True)
         for _ in range(3):
             if reader is not None and not reader.complete:
                 await on_loop()

@@ -132,6 +132,13 @@ class StagedReader:
     async def wait_complete(self) -> None:
         """The file is complete."""
 
+    def in_place(self) -> bool:
+        """Its name still leads to the file it reads."""
+        try:
+            return os.path.samestat(os.stat(self.path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Close the descriptor."""
         if self._descriptor >= 0:

@@ -123,6 +123,20 @@ def test_a_reader_sees_what_a_writer_writes(here):
             assert os.fstat(reader.fileno()).st_size == 11
 
 
+def test_a_reader_sees_what_is_written_after_the_upload_of_what_it_opened(tree, here):
+    path = put(here / "f", b"before")
+    with open(path, "rb", buffering=0) as reader:
+        assert reader.read() == b"before"
+        tree.command("sync", str(path))
+        with open(path, "r+b", buffering=0) as writer:
+            writer.write(b"after!")
+            assert os.pread(reader.fileno(), 6, 0) == b"after!"
+        assert os.pread(reader.fileno(), 6, 0) == b"after!"
+        tree.command("sync", str(path))
+        assert os.pread(reader.fileno(), 6, 0) == b"after!"
+    assert path.read_bytes() == b"after!"
+
+
 def test_unlink_while_open(here):
     path = put(here / "f", b"content")
     with open(path, "r+b", buffering=0) as file:

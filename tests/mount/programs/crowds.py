@@ -67,4 +67,4 @@ def locks(root: Path, material: Path) -> list[str]:
     return [script("locks.py", cwd=root)]
 
 
-PROGRAMS = [Program(ten_thousand), Program(odd_names, through=True), Program(locks)]
+PROGRAMS = [Program(ten_thousand), Program(odd_names, through=True), Program(locks, libfuse=True)]

@@ -34,6 +34,6 @@ def arrays(root: Path, material: Path) -> list[str]:
 
 PROGRAMS = [
     Program(sqlite_delete),
-    Program(sqlite_wal, through=True),
+    Program(sqlite_wal, through=True, libfuse=True),
     Program(arrays, varying=("*.h5",), through=True),
 ]

@@ -157,6 +157,7 @@ PROGRAMS = [
         git,
         varying=("*/index", "*/config", "*bare.git/config", "*/logs/*", "*/FETCH_HEAD", "*packed-refs"),
         through=True,
+        libfuse=True,
     ),
     Program(pip_install, varying=("*.pyc", "*/direct_url.json", "*/RECORD")),
     Program(dd),

@@ -23,12 +23,14 @@ class Program:
     ``steps(root, material)`` works in the empty directory ``root``, may read ``material``, and returns what it
     observed: equal on every file system. ``times``: it sets modification times, which are compared. ``varying``:
     patterns of the paths whose bytes differ from run to run. ``through``: also run on a route that writes through.
+    ``libfuse``: also run through the libfuse transport.
     """
 
     steps: Callable[[Path, Path], Any]
     times: bool = False
     varying: tuple[str, ...] = ()
     through: bool = False
+    libfuse: bool = False
 
     @property
     def name(self) -> str:

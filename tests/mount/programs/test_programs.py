@@ -12,7 +12,7 @@ import pytest
 
 from fsdriver import names
 from fsdriver.testing.servers import S3Service
-from tests.mount.conftest import MountedTree, TreeMaker
+from tests.mount.conftest import OPTIONS, MountedTree, TreeMaker
 
 from . import archives, crowds, data, developers
 from .running import Program
@@ -23,9 +23,9 @@ CASES = [
     pytest.param(
         kind, write, program, id=f"{kind}-{write}-{program.name}", marks=pytest.mark.xdist_group(f"{kind}-{write}")
     )
-    for kind, write in (("local", "back"), ("s3", "back"), ("s3", "through"))
+    for kind, write in (("local", "back"), ("libfuse", "back"), ("s3", "back"), ("s3", "through"))
     for program in PROGRAMS
-    if write == "back" or program.through
+    if (write == "back" or program.through) and (kind != "libfuse" or program.libfuse)
 ]
 PREFIX = "inner/prefix"
 
@@ -61,8 +61,10 @@ def test_program(kind: str, write: str, program: Program, trees: TreeMaker, tmp_
 
 
 def _tree(kind: str, write: str, trees: TreeMaker, request: pytest.FixtureRequest) -> MountedTree:
-    if kind == "local":
-        return trees(None, None, f"write={write}")
+    if kind == "libfuse":
+        request.getfixturevalue("libfuse")
+    if kind != "s3":
+        return trees(None, None, f"write={write}", *OPTIONS.get(kind, ()))
     server = request.getfixturevalue("s3_server")
     return trees(f"s3://{server.create_bucket()}/{PREFIX}", server.environment(), f"write={write}")
 
@@ -80,7 +82,7 @@ def _check_repositories(root: Path) -> None:
 
 def _check_objects(kind: str, tree: MountedTree, seen: Mapping[str, Seen], request: pytest.FixtureRequest) -> None:
     """Each regular file is one object with its bytes; besides there are only markers and what describes the tree."""
-    sizes, read = _directory(tree) if kind == "local" else _bucket(tree, request.getfixturevalue("s3_server"))
+    sizes, read = _directory(tree) if kind != "s3" else _bucket(tree, request.getfixturevalue("s3_server"))
     sizes = {key: size for key, size in sizes.items() if not key.startswith(".fsdriver/")}
     files = {names.to_key(f"work/{path}"): one for path, one in seen.items() if one.kind != "d"}
     markers = {names.to_key(f"work/{path}".rstrip("/")) + "/" for path, one in seen.items() if one.kind == "d"}
