@@ -29,13 +29,23 @@ _OF_FSTAB: Final = ("x-", "X-", "comment=", "_netdev")
     metavar="NAME=VALUE,…",
     help="Keys of the route, backend or cache, and mount options.",
 )
+@click.option(
+    "--transport",
+    type=click.Choice(["auto", "kernel", "libfuse"]),
+    help="Who speaks the kernel's protocol; auto: this program on Linux, libfuse elsewhere.",
+)
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground and log to stderr.")
-def mount(places: tuple[str, ...], file: Path | None, options: tuple[str, ...], foreground: bool) -> int:
+def mount(
+    places: tuple[str, ...], file: Path | None, options: tuple[str, ...], transport: str | None, foreground: bool
+) -> int:
     """Mount URL, or the configured tree, at DIR; returns when it is usable."""
     if len(places) > 2:
         raise click.UsageError("too many places: give [URL] DIR")
     url = places[0] if len(places) == 2 else None
-    return _mount(url, file, Path(places[-1]), parse_options(options), foreground=foreground)
+    given = parse_options(options)
+    if transport is not None:
+        given["transport"] = transport
+    return _mount(url, file, Path(places[-1]), given, foreground=foreground)
 
 
 @click.command()

@@ -133,11 +133,12 @@ def _show(answers: list[dict[str, Any]]) -> None:
             answer["source"],
             "no answer" if "error" in answer else str(answer.get("state", "mounted")),
             str(answer.get("pending", "")),
+            str(answer.get("transport", "")),
             str(answer.get("passthrough", "")),
         )
         for answer in answers
     ]
-    print_table(("mount point", "source", "state", "pending", "passthrough"), rows)
+    print_table(("mount point", "source", "state", "pending", "transport", "passthrough"), rows)
     for answer in answers:
         if "error" in answer:
             click.echo(f"fsdriver: {answer['error']}", err=True)
