@@ -12,7 +12,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -144,6 +144,23 @@ class DiskCache:
             return Reader(self, key, sealed)
         self._opened.release(sealed)
         return None
+
+    def seal_many(self, files: Sequence[tuple[ObjectKey, Path]]) -> None:
+        """`seal` of several finished files, under one lock and with one change of the index.
+
+        One that is not what its key says, or that somebody holds exclusively, is left where it is (logged).
+        """
+        ready = []
+        for key, path in files:
+            file = open_sealed(path, key.size)
+            if file is None:
+                _log.warning("%s is not one of %d bytes that nobody holds exclusively; it is not kept", path, key.size)
+            else:
+                ready.append((key, path, file))
+        if len(ready) > 1 and self._adopt_many(ready):
+            return
+        for key, path, file in ready:
+            self._opened.release(self._adopt(key, file, path))
 
     def unseal(self, key: ObjectKey, target: Path, *, reader: Reader | None = None) -> bool:
         """Rename the sealed file to ``target``, to be written there.
@@ -354,7 +371,7 @@ class DiskCache:
                     path.unlink(missing_ok=True)
                     file = present
                 elif self._evictor.make_room(key.size):
-                    self._index.add(key, self._clock())
+                    self._index.add([key], self._clock())
                     move_in(path, target)
                 else:
                     self.counts.refused += 1
@@ -367,6 +384,25 @@ class DiskCache:
             return self._unkept(file, key)
         self.counts.sealed += 1
         return self._opened.register(file, str(target), key.place)
+
+    def _adopt_many(self, files: Sequence[tuple[ObjectKey, Path, LocalFile]]) -> bool:
+        """Move files to their places in one step; False, with nothing done, if there is no room for all of them."""
+        try:
+            with locks.mutex(self._guard):
+                if not self._evictor.make_room(sum(key.size for key, _, _ in files)):
+                    return False
+                self._index.add([key for key, _, _ in files], self._clock())
+                for key, path, _ in files:
+                    target = self.objects / key.place
+                    if target.exists():
+                        path.unlink(missing_ok=True)
+                    else:
+                        move_in(path, target)
+        except (OSError, sqlite3.Error) as error:
+            _log.warning("files could not be sealed together, each is tried alone: %s", error)
+            return False
+        self.counts.sealed += len(files)
+        return True
 
     def _unkept(self, file: LocalFile, key: ObjectKey) -> SealedFile:
         sealed = SealedFile(file, None, key.place)

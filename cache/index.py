@@ -97,13 +97,20 @@ class Index:
 
     # -- entries -----------------------------------------------------------------------------------------------------
 
-    def add(self, key: ObjectKey, now: float) -> None:
-        """Record a file that is about to be sealed."""
-        self._execute(
+    def add(self, keys: Sequence[ObjectKey], now: float) -> None:
+        """Record files that are about to be sealed."""
+        statement = (
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '')"
-            " ON CONFLICT (place) DO UPDATE SET used = excluded.used",
-            (key.place, _blob(key.store), _blob(key.key), key.version, key.size, now, FILE_FORMAT),
+            " ON CONFLICT (place) DO UPDATE SET used = excluded.used"
         )
+        rows = [
+            (key.place, _blob(key.store), _blob(key.key), key.version, key.size, now, FILE_FORMAT) for key in keys
+        ]
+        if len(rows) == 1:
+            self._execute(statement, rows[0])
+            return
+        with self._transaction() as connection:
+            connection.executemany(statement, rows)
 
     def remove(self, place: str) -> None:
         """Forget a file that has gone."""

@@ -89,11 +89,16 @@ class AttributeObject:
         return not self.own and not self.entries
 
 
-def to_record(entry: Entry) -> Record:
-    """The record of an entry, complete: whoever reads it needs no defaults but the kind's."""
-    record: Record = {"mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "ino": entry.ino}
-    record |= {short: getattr(entry, name) for short, name in _TIMES.items()}
-    if entry.version:
+def to_record(entry: Entry, *, version: str | None = "") -> Record:
+    """The record of an entry, complete: whoever reads it needs no defaults but the kind's.
+
+    ``version`` None: what the entry describes is still to be stored, and gets its version then.
+    """
+    record: Record = {
+        "mode": entry.mode, "uid": entry.uid, "gid": entry.gid, "ino": entry.ino,
+        "atime": entry.atime_ns, "mtime": entry.mtime_ns, "ctime": entry.ctime_ns,
+    }  # fmt: skip
+    if entry.version and version is not None:
         record["etag"] = entry.version
     if entry.kind is not Kind.FILE:
         record["kind"] = entry.kind.value

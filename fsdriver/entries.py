@@ -110,8 +110,8 @@ class Entries:
             return entry, False
         return entry, record is not None or self.foreign_metadata
 
-    def from_pending(self, row: Pending, record: Record | None) -> Entry:
-        """Entry of a key that the journal still owes something; ``record`` is newer than the row's own."""
+    def from_pending(self, row: Pending) -> Entry:
+        """Entry of a key that the journal still owes something."""
         if row.action is Action.MARKER:
             entry = self.new_directory(row.path)
         else:
@@ -119,5 +119,4 @@ class Entries:
                 Kind.FILE, size=row.size, version=row.source_version, staging=row.staging, key=row.source,
                 mode=self.defaults.mode, uid=self.defaults.uid, gid=self.defaults.gid, ino=self.inode(row.key),
             )  # fmt: skip
-        record = record or row.record
-        return apply_record(entry, record) if record and row.action is not Action.MARKER else entry
+        return apply_record(entry, row.record) if row.record and row.action is not Action.MARKER else entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class InPlace(Reading):
         made = self._with_changes(replace(made, size=0, staging=str(staged.path)), changes)
         self.uncommitted[path] = Uncommitted(made, base)
         self.memory.change(path, made)
-        self.touch_parent(path)
+        self.touch_parent(path, owed=False)
         return made
 
     async def stage(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
@@ -150,7 +151,8 @@ class InPlace(Reading):
             size, mtime_ns = staged.committed
             entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
             paths = entry.links or (path,)
-            with self.journal.transaction(durable=durable):
+            # One row is one statement, which is a transaction by itself.
+            with self.journal.transaction(durable=durable) if durable or entry.links else nullcontext():
                 for name in paths:
                     base = self._base(name, staged, first=name == path)
                     self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
@@ -203,9 +205,13 @@ class InPlace(Reading):
                 await self.commit(path, staged)
         finally:
             last = signature(staged.descriptor)
-            staging.release(staged)
-        where = str(staged.path)
-        if self.journal.uses(where):
+            where = str(staged.path)
+            with self.memory.lock:
+                # The uploader, once it is done, looks under this lock who has the file open: one of the two seals it.
+                staging.release(staged)
+                known = self.cached(path) if path is not None else None
+                pending = (known is not None and known.staging == where) or self.journal.uses(where)
+        if pending:
             uploader.wake()
         elif path is None:
             staging.remove(where)

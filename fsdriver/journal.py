@@ -13,12 +13,14 @@ import json
 import os
 import sqlite3
 import threading
+import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
+from fsdriver.attributes import Record
 from fsdriver.errors import ConfigError
 from fsdriver.names import escape, unescape
 from fsdriver.pending import UNKNOWN, Action, AttributeChange, Pending
@@ -51,6 +53,15 @@ _COLUMNS: Final = (
     "attempts, error"
 )
 
+_WRITE: Final = (
+    f"INSERT INTO pending ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,?,0,NULL) ON CONFLICT (store, key) DO UPDATE SET "
+    "parent=excluded.parent, seq=excluded.seq, action=excluded.action, root=excluded.root, path=excluded.path, "
+    f"base=CASE WHEN inflight THEN '{UNKNOWN}' ELSE base END, staging=excluded.staging, source=excluded.source, "
+    "source_version=excluded.source_version, size=excluded.size, record=excluded.record, held=excluded.held, attempts=0, "
+    "not_before=0, error=NULL RETURNING base, inflight"
+)
+"""One statement, so one transaction where none is open: what closing a file costs."""
+
 _NOT_HELD: Final = (
     "NOT EXISTS (SELECT 1 FROM pending WHERE pending.store=attributes.store AND pending.held=1 AND "
     "pending.root=attributes.root AND pending.path="
@@ -82,6 +93,7 @@ class Journal:
         path.touch(mode=0o600, exist_ok=True)
         self._lock = threading.RLock()
         self._depth = 0
+        self._seq = 0
         _journals.add(self)
         self._db = sqlite3.connect(
             path, check_same_thread=False, isolation_level=None, timeout=30, cached_statements=256
@@ -258,9 +270,15 @@ class Journal:
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
-    def next_seq(self) -> int:
-        """A fresh sequence number; call inside `transaction`."""
-        return int(self._db.execute("UPDATE sequence SET value=value+1 RETURNING value").fetchone()[0])
+    def make_durable(self) -> None:
+        """What was written so far survives power loss: a synchronous commit carries every earlier one with it."""
+        with self.transaction(durable=True):
+            self._db.execute("UPDATE sequence SET value=value+1")
+
+    def _next_seq(self) -> int:
+        """A number no change of a row had before: the time in nanoseconds, rising in this process whatever the clock does."""
+        self._seq = max(self._seq + 1, time.time_ns())
+        return self._seq
 
     def write(self, row: Pending) -> Pending:
         """Set what a key owes; the row there before is replaced, its knowledge of the store's version kept.
@@ -270,32 +288,40 @@ class Journal:
         Pending
             The row as written, with its sequence number and base.
         """
-        with self.transaction():
-            old = self.get(row.store, row.key)
-            base = row.base if old is None else UNKNOWN if old.inflight else old.base
-            seq = self.next_seq()
-            self._db.execute(
-                f"INSERT OR REPLACE INTO pending ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,NULL)",
+        with self._lock:
+            seq = self._next_seq()
+            base, inflight = self._db.execute(
+                _WRITE,
                 (
-                    row.store, row.key, row.parent, seq, row.action.value, row.root, escape(row.path), base, row.staging,
+                    row.store, row.key, row.parent, seq, row.action.value, row.root, escape(row.path), row.base, row.staging,
                     row.source, row.source_version, row.size, json.dumps(row.record) if row.record is not None else None,
-                    int(old is not None and old.inflight), int(row.held),
+                    row.held,
                 ),
-            )  # fmt: skip
-        return replace(row, seq=seq, base=base, inflight=old is not None and old.inflight)
+            ).fetchall()[0]  # fmt: skip
+        return replace(row, seq=seq, base=base, inflight=bool(inflight), attempts=0, error=None)
+
+    def describe(self, store: str, key: str, record: Record) -> bool:
+        """Give a key that is to be put or copied another attribute record; False if no such thing is owed for it."""
+        with self._lock:
+            changed = self._db.execute(
+                "UPDATE pending SET record=? WHERE store=? AND key=? AND action IN ('put', 'copy')",
+                (json.dumps(record), store, key),
+            ).rowcount
+        return bool(changed)
 
     def forget(self, store: str, key: str) -> None:
         """Owe nothing for a key any more."""
         with self.transaction():
             self._db.execute("DELETE FROM pending WHERE store=? AND key=?", (store, key))
 
-    def claim(self, row: Pending) -> bool:
-        """Mark a row as being carried out; False if it was replaced or forgotten since it was read."""
+    def claim(self, store: str, now: float, limit: int, spared: Collection[str] = ()) -> Sequence[Pending]:
+        """Mark rows that are `ready` as being carried out, except of keys in ``spared``; returns them, oldest first."""
         with self.transaction():
-            changed = self._db.execute(
-                "UPDATE pending SET inflight=1 WHERE store=? AND key=? AND seq=?", (row.store, row.key, row.seq)
-            ).rowcount
-        return bool(changed)
+            rows = [row for row in self.ready(store, now, limit) if row.key not in spared]
+            self._db.executemany(
+                "UPDATE pending SET inflight=1 WHERE store=? AND key=?", [(row.store, row.key) for row in rows]
+            )
+        return rows
 
     def reset_inflight(self, store: str) -> None:
         """A new holder of the uploader's lock begins: what a dead one had under way is to be done again.
@@ -317,24 +343,25 @@ class Journal:
                 "UPDATE pending SET held=0 WHERE store=? AND key=? AND seq=?", (row.store, row.key, row.seq)
             )
 
-    def finish(self, row: Pending, version: str | None) -> bool:
+    def finish(self, row: Pending, version: str | None) -> Pending | None:
         """A row was carried out and the store now holds ``version`` ("" none).
 
         Returns
         -------
-        bool
-            True if nothing more is owed for the key; False if the row changed meanwhile (it now knows the new version).
+        Pending or None
+            The row as it was at last (its record may have changed meanwhile), if nothing more is owed for the key; None if
+            something else is owed now, which knows the new version.
         """
         with self.transaction():
-            changed = self._db.execute(
-                "DELETE FROM pending WHERE store=? AND key=? AND seq=?", (row.store, row.key, row.seq)
-            ).rowcount
-            if changed:
-                return True
+            ended = self._db.execute(
+                "DELETE FROM pending WHERE store=? AND key=? AND seq=? RETURNING record", (row.store, row.key, row.seq)
+            ).fetchall()
+            if ended:
+                return replace(row, record=json.loads(ended[0][0]) if ended[0][0] else None)
             self._db.execute(
                 "UPDATE pending SET inflight=0, base=? WHERE store=? AND key=?", (version, row.store, row.key)
             )
-            return False
+            return None
 
     def postpone(self, row: Pending, not_before: float, error: str) -> bool:
         """A row failed: try again not before a time (seconds since the epoch).
@@ -357,7 +384,7 @@ class Journal:
     def write_attributes(self, changes: Iterable[AttributeChange]) -> None:
         """Set records that attribute objects lack."""
         with self.transaction():
-            seq = self.next_seq()
+            seq = self._next_seq()
             self._db.executemany(
                 "INSERT OR REPLACE INTO attributes (store, root, directory, name, seq, record) VALUES (?,?,?,?,?,?)",
                 [

@@ -171,7 +171,7 @@ class Lookup(Entries):
         if owed_file is not None and owed_file.held:
             owed_file = None
         if owed_file is not None and owed_file.action is not Action.DELETE:
-            return self.from_pending(owed_file, await self.record(path))
+            return self.from_pending(owed_file)
         if owed_directory is not None and owed_directory.action is Action.MARKER:
             return await self._own(path, None)
         if any(row.action is not Action.DELETE and not row.held for row in self.journal.below(identity, prefix)):
@@ -294,7 +294,7 @@ class Lookup(Entries):
         for row in owed:
             name = split(row.path)[1]
             if row.action is not Action.DELETE:
-                entries[name] = self.from_pending(row, attributes.entries.get(name))
+                entries[name] = self.from_pending(row)
             elif name in entries and (entries[name].kind is Kind.DIRECTORY) == row.key.endswith("/"):
                 del entries[name]
             unverified.discard(name)
@@ -362,7 +362,7 @@ class Lookup(Entries):
                 batch[name] = self.from_object(info, known.entries.get(last))[0]
             yield batch
         yield {
-            row.path: self.from_pending(row, await self.record(row.path))
+            row.path: self.from_pending(row)
             for row in owed.values()
             if row.action is not Action.DELETE
         }

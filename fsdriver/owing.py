@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from fsdriver.attributes import to_record
+from fsdriver.attributes import Record, to_record
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.directories import split
 from fsdriver.entries import Defaults
@@ -24,7 +24,7 @@ from fsdriver.errors import (
 )
 from fsdriver.lookup import Lookup
 from fsdriver.names import RESERVED
-from fsdriver.pending import Action, AttributeChange, Pending
+from fsdriver.pending import TRANSIENT, Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
 
@@ -70,7 +70,11 @@ class Owing(Lookup):
         """Journal what shall become of the key of a path, and its attribute record; call inside a transaction."""
         directory = action is Action.MARKER or (entry is not None and entry.kind is Kind.DIRECTORY)
         key = self.directory_key(path) if directory else self.key(path)
-        record = to_record(replace(entry, version=None)) if entry is not None and action is not Action.DELETE else None
+        record = None
+        if entry is not None and action is not Action.DELETE:
+            record = to_record(entry, version=None)
+            if not self.posix:
+                record[TRANSIENT] = True
         row = Pending(
             self.backend.identity, key, self.directory_key(split(path)[0]), 0, action, self.prefix, path, base, staging, source,
             source_version, entry.size if entry else 0, record, held=held,
@@ -78,8 +82,6 @@ class Owing(Lookup):
         written = self.journal.write(row)
         if action is Action.DELETE and not directory:
             self._owe_no_attributes(path)
-        elif not directory:
-            self.owe_attributes({path: entry})
         return written
 
     def _owe_no_attributes(self, path: str) -> None:
@@ -90,20 +92,31 @@ class Owing(Lookup):
             self.owe_attributes({path: None})
 
     def owe_attributes(self, entries: Mapping[str, Entry | None]) -> None:
-        """Journal attribute records; a directory's own goes to its own attribute object."""
+        """Journal attribute records; a directory's own goes to its own attribute object.
+
+        The record of a file that is still to be sent waits with it, and gets to the attribute object when the store has it.
+        """
         if not self.posix:
             return
         changes = []
         for path, entry in entries.items():
             directory, name = (path, "") if entry is not None and entry.kind is Kind.DIRECTORY else split(path)
             record = to_record(entry) if entry is not None else None
+            if name and record is not None and self.journal.describe(self.backend.identity, self.key(path), record):
+                continue
             changes.append(AttributeChange(self.backend.identity, self.prefix, directory, name, record))
             if name and record is not None and not self._has_attributes(directory):
                 # The first record of a directory brings the directory's own along: its times are kept from now on.
                 own = self.cached(directory)
                 if own is not None:
                     changes.append(AttributeChange(self.backend.identity, self.prefix, directory, "", to_record(own)))
-        self.journal.write_attributes(changes)
+        if changes:
+            self.journal.write_attributes(changes)
+
+    def own_record(self, directory: str) -> Record | None:
+        """What is remembered of a directory's own attributes; its times go along whenever a record in it is written."""
+        own = self.cached(directory)
+        return to_record(own) if own is not None and own.kind is Kind.DIRECTORY else None
 
     def owes_attributes(self, directory: str, name: str | None = None) -> bool:
         return self.journal.owes_attributes(self.backend.identity, self.prefix, directory, name)
@@ -275,15 +288,18 @@ class Owing(Lookup):
         fields = {name: value for name in Changes.__slots__ if (value := getattr(changes, name)) is not None}
         return replace(entry, **fields)
 
-    def touch_parent(self, path: str) -> None:
-        """A directory's mtime and ctime move when a name in it comes or goes."""
+    def touch_parent(self, path: str, *, owed: bool = True) -> None:
+        """A directory's mtime and ctime move when a name in it comes or goes.
+
+        ``owed`` False: the name is of this process alone as yet; what its first commit sends brings the times along.
+        """
         parent = split(path)[0]
         own = self.cached(parent)
         if own is not None:
             now = time.time_ns()
             own = replace(own, mtime_ns=now, ctime_ns=now)
             self.memory.change(parent, own)
-            if self._has_attributes(parent):
+            if owed and self._has_attributes(parent):
                 self.owe_attributes({parent: own})
 
     def _has_attributes(self, directory: str) -> bool:

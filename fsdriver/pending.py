@@ -12,6 +12,10 @@ UNKNOWN: Final = "?"
 """As ``base``: the version is being made by an upload under way; its completion fills it in."""
 
 
+TRANSIENT: Final = "transient"
+"""Set in a record that goes no further than the journal: its route keeps no attributes on the store."""
+
+
 class Action(StrEnum):
     """What shall become of a key."""
 
@@ -44,7 +48,7 @@ class Pending:
     size : int
         Bytes.
     record : dict or None
-        Attribute record of the entry.
+        Attribute record of the entry, always the newest there is; see `kept`.
     inflight : bool
         It is being carried out.
     held : bool
@@ -68,6 +72,11 @@ class Pending:
     held: bool = False
     attempts: int = 0
     error: str | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Its record belongs on the store."""
+        return self.record is not None and TRANSIENT not in self.record
 
 
 @dataclass(frozen=True, slots=True)

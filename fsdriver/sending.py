@@ -7,12 +7,13 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
 from fsdriver import names
-from fsdriver.attributes import apply_record, to_metadata
+from fsdriver.attributes import Record, apply_record, to_metadata
 from fsdriver.backends.base import ABSENT, Backend, ObjectInfo
 from fsdriver.cache import DiskCache, ObjectKey
 from fsdriver.directories import Directories
@@ -26,13 +27,12 @@ log = logging.getLogger(__name__)
 
 SMALL: Final = 1 << 20
 """Bytes up to which a file is read whole before it is sent."""
+INLINE: Final = 256 << 10
+"""Bytes up to which a file is read on the loop: it was written a moment ago, and a thread would cost more."""
 
 
 class AttributeStore(Protocol):
     """What the uploader needs of the route that wrote a row: its attribute objects."""
-
-    posix: bool
-    """Attributes are kept on the store."""
 
     @property
     def memory(self) -> Directories:
@@ -40,6 +40,9 @@ class AttributeStore(Protocol):
 
     def directory_key(self, path: str) -> str:
         """Key prefix of a directory."""
+
+    def own_record(self, directory: str) -> Record | None:
+        """What is remembered of a directory's own attributes."""
 
     async def flush_attributes(self, directory: str) -> None:
         """Merge what the journal owes to one attribute object."""
@@ -56,6 +59,15 @@ class UploadCounters:
     conflicts: int = 0
     failures: int = 0
     last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A row that was carried out: the version the store gave ("" none), and what the staging file was like."""
+
+    row: Pending
+    version: str
+    signature: Signature | None
 
 
 class GivenUp(Exception):
@@ -133,9 +145,7 @@ class Sender:
             await self.backend.delete(row.key, if_version=row.base or None)
             self.counters.deleted += 1
             return ABSENT, None
-        route = self.routes.get(row.root)
-        described = row.record is not None and self.backend.capabilities.metadata and (route is None or route.posix)
-        metadata = to_metadata(self._entry(row)) if described else None
+        metadata = to_metadata(self._entry(row)) if row.kept and self.backend.capabilities.metadata else None
         if row.action is Action.MARKER:
             if self.backend.capabilities.markers or not self.backend.capabilities.strong_versions:
                 await self.backend.put(row.key, b"", metadata=metadata)
@@ -159,7 +169,10 @@ class Sender:
                 await loop.run_in_executor(None, os.fdatasync, descriptor)
             before = signature(descriptor)
             if before[0] <= SMALL:
-                data = await loop.run_in_executor(None, path.read_bytes)
+                if before[0] <= INLINE:
+                    data = os.pread(descriptor, before[0], 0)
+                else:
+                    data = await loop.run_in_executor(None, path.read_bytes)
                 info = await self.backend.put(row.key, data, metadata=metadata, if_version=row.base)
             else:
                 request = loop.create_task(self.backend.put(row.key, path, metadata=metadata, if_version=row.base))
@@ -234,17 +247,31 @@ class Sender:
     def _entry(self, row: Pending) -> Entry:
         return apply_record(Entry(Kind.FILE, size=row.size), row.record or {})
 
+    def seal_sent(self, sent: Sequence[Sent]) -> None:
+        """Let the cache keep the bytes of what was carried out."""
+        finished: list[tuple[ObjectKey, Path]] = []
+        for one in sent:
+            row = one.row
+            if row.staging and self.staging.opened(row.staging) is None and not self.journal.uses(row.staging):
+                finished += self._sealable(row.key, one.version, Path(row.staging))
+            if row.action is Action.COPY:
+                self.rekey(row, one.version)
+        self.cache.seal_many(finished)
+
     def seal(self, key: str, version: str, path: Path) -> None:
         """Make an uploaded staging file the cache's copy of that version; a file somebody still has open is left alone."""
+        self.cache.seal_many(self._sealable(key, version, path))
+
+    def _sealable(self, key: str, version: str, path: Path) -> list[tuple[ObjectKey, Path]]:
         try:
             lock = self.staging.lock_exclusive(path)
         except FileNotFoundError:
-            return
+            return []
         if lock is None:
-            return
+            return []
         size = os.fstat(lock).st_size
         os.close(lock)
-        self.cache.seal(ObjectKey(self.backend.identity, key, version, size), path)
+        return [(ObjectKey(self.backend.identity, key, version, size), path)]
 
     def rekey(self, row: Pending, version: str) -> None:
         """The copy's bytes are in the cache under the key they were copied from: move them to their new key."""

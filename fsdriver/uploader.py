@@ -15,7 +15,6 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -26,14 +25,23 @@ from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
 from fsdriver.journal import Journal
-from fsdriver.pending import Action, Pending
+from fsdriver.pending import Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
-from fsdriver.sending import AttributeStore, GivenUp, Sender
-from fsdriver.staging import Signature, Staging, origin_of
+from fsdriver.sending import AttributeStore, GivenUp, Sender, Sent
+from fsdriver.staging import Staging, origin_of
 
 log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT: Final = 16
+REFILL: Final = MAX_IN_FLIGHT // 2
+"""Uploads under way at which more are begun: several at a time cost one transaction."""
+QUIET: Final = 0.02
+"""Seconds without a change after which uploads begin: until then the processor is left to who makes the changes."""
+YIELDED_MOST: Final = 2.0
+"""Seconds of changes without a pause after which uploads begin all the same, a few at a time."""
+IN_FLIGHT_WHILE_BUSY: Final = 4
+SETTLE_DELAY: Final = 0.004
+"""Seconds that uploads which are done wait for others, to be written down together, while nobody waits for them."""
 IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
 OTHERS_POLL: Final = 0.05
@@ -102,13 +110,18 @@ class Uploader:
         self._owed_since: dict[tuple[str, str], float] = {}
         self._flushes: set[asyncio.Task[None]] = set()
         self._progress: asyncio.Condition | None = None
+        self._awake = False
+        self._changed_at = 0.0
+        self._yielding_since: float | None = None
+        self._sent: list[Sent] = []
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """There is work; callable from any thread."""
-        loop = get_loop()
-        if loop.is_running():
+        """There is work; callable from any thread, and cheap while the uploader knows already."""
+        self._changed_at = time.monotonic()
+        if not self._awake and (loop := get_loop()).is_running():
+            self._awake = True
             loop.call_soon_threadsafe(self._begin)
 
     def _begin(self) -> None:
@@ -131,6 +144,7 @@ class Uploader:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        self._settle()
         self._unlock()
 
     def _try_lock(self) -> bool:
@@ -215,20 +229,43 @@ class Uploader:
 
     async def _work(self) -> None:
         assert self._wake is not None
-        identity = self.backend.identity
         while not self._closed:
             self._wake.clear()
-            if self._try_lock():
+            if self._lock_fd is not None:
                 self.sender.give_up_superseded()
-                for row in self.journal.ready(identity, time.time(), max(0, MAX_IN_FLIGHT - len(self._running))):
-                    if row.key not in self._copied_from.values() and self.journal.claim(row):
-                        if row.source is not None:
-                            self._copied_from[row.key] = row.source
-                        self._spawn(self._running, self._carry_out(row))
+            if self._in_the_way(time.monotonic()):
+                await self._wait_for_work(QUIET)
+                continue
+            self._awake = False
+            if self._try_lock():
+                most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
+                self._send(most - len(self._running))
                 self._flush_attributes()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(IDLE_POLL):
-                    await self._wake.wait()
+            await self._wait_for_work(IDLE_POLL)
+
+    def _in_the_way(self, now: float) -> bool:
+        """Whether uploading would only slow down who is making changes: nobody waits for it yet."""
+        if self._waiting or now - self._changed_at >= QUIET:
+            self._yielding_since = None
+            return False
+        if self._yielding_since is None:
+            self._yielding_since = now
+        return now - self._yielding_since < YIELDED_MOST
+
+    async def _wait_for_work(self, seconds: float) -> None:
+        assert self._wake is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+
+    def _send(self, most: int) -> None:
+        """Begin carrying out rows, oldest first."""
+        if most <= 0:
+            return
+        for row in self.journal.claim(self.backend.identity, time.time(), most, self._copied_from.values()):
+            if row.source is not None:
+                self._copied_from[row.key] = row.source
+            self._spawn(self._running, self._carry_out(row))
 
     def _spawn(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -239,7 +276,7 @@ class Uploader:
         tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("uploading failed in an unexpected way", exc_info=error)
-        if self._wake is not None:
+        if self._wake is not None and len(self._running) <= REFILL:
             self._wake.set()
 
     def _flush_attributes(self) -> None:
@@ -303,7 +340,10 @@ class Uploader:
                 self._failed(row.key, known)
         else:
             self._errors.pop(row.key, None)
-            self._done(row, version, sealed)
+            if not self._sent:
+                self._spawn(self._flushes, self._settle_soon())
+            self._sent.append(Sent(row, version, sealed))
+            return
         finally:
             self._copied_from.pop(row.key, None)
         await self._advanced()
@@ -316,32 +356,55 @@ class Uploader:
             if current is not None and current.action is Action.DELETE and stored == ABSENT:
                 self.journal.forget(row.store, row.key)
 
-    def _done(self, row: Pending, version: str, sent: Signature | None) -> None:
-        route = self.routes.get(row.root)
-        opened = self.staging.opened(row.staging) if row.staging else None
-        with route.memory.lock if route is not None else contextlib.nullcontext():
-            # One step for whoever reads names: the row is gone, and what is remembered has the version.
-            with self.journal.transaction():
-                finished = self.journal.finish(row, version)
-                if finished and row.action in (Action.PUT, Action.COPY):
-                    directory, _, name = row.path.rpartition("/")
-                    change = self.journal.attribute_change(row.store, row.root, directory, name)
-                    if change is not None and change.record is not None:
-                        self.journal.write_attributes([replace(change, record=change.record | {"etag": version})])
-            if opened is not None and sent is not None:
-                opened.uploaded = sent
-                opened.versions[row.key] = version
-            begun = self.staging.began_with(
-                row.staging if row.source is None else origin_of(row.source, row.source_version)
-            )
-            if begun is not None:
-                begun.versions[row.key] = version
-            if finished and row.staging and opened is None and not self.journal.uses(row.staging):
-                self.sender.seal(row.key, version, Path(row.staging))
-            if finished and row.action is Action.COPY:
-                self.sender.rekey(row, version)
-            if finished:
-                self._on_done(row, version)
+    async def _settle_soon(self) -> None:
+        await asyncio.sleep(0 if self._waiting else SETTLE_DELAY)
+        self._settle()
+        await self._advanced()
+
+    def _settle(self) -> None:
+        """Write down what was sent: one step for whoever reads names, one transaction for each route."""
+        by_root: dict[str, list[Sent]] = {}
+        for one in self._sent:
+            by_root.setdefault(one.row.root, []).append(one)
+        self._sent = []
+        for root, sent in by_root.items():
+            route = self.routes.get(root)
+            with route.memory.lock if route is not None else contextlib.nullcontext():
+                # The rows are gone, the bytes are in the cache, and what is remembered has the version.
+                ended = self._write_down(sent, route)
+                self.sender.seal_sent(ended)
+                for one in ended:
+                    self._on_done(one.row, one.version)
+
+    def _write_down(self, sent: list[Sent], route: AttributeStore | None) -> list[Sent]:
+        """Take what was sent from the journal, and owe its attributes; what is owed anew is left out of the result."""
+        ended: list[Sent] = []
+        changes: dict[tuple[str, str], AttributeChange] = {}
+        with self.journal.transaction():
+            for one in sent:
+                row, opened = one.row, self.staging.opened(one.row.staging) if one.row.staging else None
+                if opened is not None and one.signature is not None:
+                    opened.uploaded = one.signature
+                    opened.versions[row.key] = one.version
+                begun = self.staging.began_with(
+                    row.staging if row.source is None else origin_of(row.source, row.source_version)
+                )
+                if begun is not None:
+                    begun.versions[row.key] = one.version
+                last = self.journal.finish(row, one.version)
+                if last is None:
+                    continue
+                ended.append(Sent(last, one.version, one.signature))
+                if last.record is None or not last.kept or last.action not in (Action.PUT, Action.COPY):
+                    continue
+                directory, _, name = last.path.rpartition("/")
+                record = last.record | {"etag": one.version}
+                changes[directory, name] = AttributeChange(last.store, last.root, directory, name, record)
+                own = route.own_record(directory) if route is not None and (directory, "") not in changes else None
+                if own is not None:
+                    changes[directory, ""] = AttributeChange(last.store, last.root, directory, "", own)
+            self.journal.write_attributes(changes.values())
+        return ended
 
     def _conflict(self, row: Pending, *, source_stands: bool) -> None:
         """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.entry import TYPE_BITS, Entry
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
-    from fsdriver.route import Route
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 
@@ -49,16 +47,10 @@ def fsyncdir(fs: FileSystem, request: Request) -> Answer:
 async def _fsyncdir(fs: FileSystem, node: Node) -> Reply:
     route, path = node.route, node.path()
     if route is not None and path is not None:
-        await fs.on_disk(partial(_make_durable, route))
+        await fs.on_disk(route.journal.make_durable)
         if route.policy.fsync == "remote":
             await route.sync(path)
     return b""
-
-
-def _make_durable(route: Route) -> None:
-    """A synchronous commit carries every earlier one with it."""
-    with route.journal.transaction(durable=True):
-        route.journal.next_seq()
 
 
 def syncfs(_: FileSystem, __: Request) -> Answer:

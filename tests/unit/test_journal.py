@@ -32,6 +32,10 @@ def delete(key: str, base: str | None) -> Pending:
     return replace(put(key, base), action=Action.DELETE, staging=None)
 
 
+def claim(journal: Journal, now: float = 0.0) -> list[str]:
+    return [row.key for row in journal.claim(STORE, now, 100)]
+
+
 def ready(journal: Journal, now: float = 0.0) -> list[str]:
     return [row.key for row in journal.ready(STORE, now, 100)]
 
@@ -51,15 +55,15 @@ def test_a_later_change_of_a_key_keeps_what_the_store_is_known_to_hold(journal: 
 
 def test_a_change_during_the_upload_learns_the_uploaded_version(journal: Journal) -> None:
     first = journal.write(put("a"))
-    assert journal.claim(first)
+    assert claim(journal) == ["a"]
     second = journal.write(delete("a", base=""))
     assert (second.base, second.inflight) == (UNKNOWN, True)
     assert ready(journal) == []
-    assert journal.finish(first, "v1") is False
+    assert journal.finish(first, "v1") is None
     row = journal.get(STORE, "a")
     assert row is not None
     assert (row.action, row.base, row.inflight) == (Action.DELETE, "v1", False)
-    assert journal.finish(row, "") is True
+    assert journal.finish(row, "") is not None
     assert journal.get(STORE, "a") is None
 
 
@@ -98,18 +102,33 @@ def test_a_failed_row_waits_for_its_time(journal: Journal) -> None:
     assert (failed.attempts, failed.error) == (1, "no connection")
 
 
-def test_a_row_that_was_replaced_or_forgotten_is_not_carried_out(journal: Journal) -> None:
-    first = journal.write(put("a"))
-    second = journal.write(put("a", staging="/staging/2"))
-    assert not journal.claim(first)
-    assert journal.claim(second)
-    journal.forget(STORE, "a")
-    assert not journal.claim(second)
+def test_what_is_claimed_is_claimed_once(journal: Journal) -> None:
+    journal.write(put("a"))
+    journal.write(put("b"))
+    assert [row.key for row in journal.claim(STORE, 0.0, 1)] == ["a"]
+    assert claim(journal) == ["b"]
+    assert claim(journal) == []
+
+
+def test_keys_that_others_still_read_from_are_not_claimed(journal: Journal) -> None:
+    journal.write(put("a"))
+    journal.write(put("b"))
+    assert [row.key for row in journal.claim(STORE, 0.0, 100, {"a"})] == ["b"]
+
+
+def test_a_record_that_changed_during_the_upload_is_the_one_that_counts(journal: Journal) -> None:
+    journal.write(replace(put("a"), record={"mode": 0o644}))
+    (row,) = journal.claim(STORE, 0.0, 100)
+    assert journal.describe(STORE, "a", {"mode": 0o600})
+    ended = journal.finish(row, "v1")
+    assert ended is not None
+    assert ended.record == {"mode": 0o600}
+    assert not journal.describe(STORE, "a", {"mode": 0o600})
 
 
 def test_the_failure_of_a_replaced_row_does_not_hold_back_its_successor(journal: Journal) -> None:
     first = journal.write(put("a"))
-    assert journal.claim(first)
+    assert claim(journal) == ["a"]
     second = journal.write(put("a", staging="/staging/2"))
     assert journal.postpone(first, 50.0, "its file is gone") is False
     assert ready(journal, 0.0) == ["a"]
@@ -119,7 +138,8 @@ def test_the_failure_of_a_replaced_row_does_not_hold_back_its_successor(journal:
 
 
 def test_a_new_uploader_does_again_what_a_dead_one_had_under_way(journal: Journal) -> None:
-    assert journal.claim(journal.write(put("a", base="v1")))
+    journal.write(put("a", base="v1"))
+    assert claim(journal) == ["a"]
     journal.reset_inflight(STORE)
     row = journal.get(STORE, "a")
     assert row is not None
