@@ -103,9 +103,7 @@ class Index:
             "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '')"
             " ON CONFLICT (place) DO UPDATE SET used = excluded.used"
         )
-        rows = [
-            (key.place, _blob(key.store), _blob(key.key), key.version, key.size, now, FILE_FORMAT) for key in keys
-        ]
+        rows = [(key.place, _blob(key.store), _blob(key.key), key.version, key.size, now, FILE_FORMAT) for key in keys]
         if len(rows) == 1:
             self._execute(statement, rows[0])
             return

@@ -117,6 +117,8 @@ class NameChanges(Owing):
     def remove_file_rows(self, path: str, entry: Entry) -> None:
         """Journal the end of a file's key; what never reached the store needs no request."""
         fresh = self.uncommitted.pop(path, None)
+        if fresh is not None:
+            self.journal.forget_held(self.backend.identity, self.key(path))
         row = self.journal.get(self.backend.identity, self.key(path))
         if row is None:
             if fresh is None or fresh.base != ABSENT:

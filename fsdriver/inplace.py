@@ -152,10 +152,14 @@ class InPlace(Reading):
             entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
             paths = entry.links or (path,)
             # One row is one statement, which is a transaction by itself.
-            with self.journal.transaction(durable=durable) if durable or entry.links else nullcontext():
+            alone = not (durable or entry.links or staged.held)
+            with nullcontext() if alone else self.journal.transaction(durable=durable):
                 for name in paths:
                     base = self._base(name, staged, first=name == path)
                     self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
+                    if staged.held and not hold:
+                        self.journal.forget_held(self.backend.identity, self.key(name))
+            staged.held = hold
             for name in paths:
                 if hold:
                     self.uncommitted[name] = Uncommitted(entry, self._base(name, staged, first=name == path))
@@ -191,9 +195,7 @@ class InPlace(Reading):
         await on_loop()
         await asyncio.get_running_loop().run_in_executor(None, os.fsync, staged.descriptor)
         remote = self.policy.fsync == "remote"
-        row = self.journal.get(self.backend.identity, self.key(path))
-        # A row that others see already stays one they see: what was closed once does not vanish.
-        await self.commit(path, staged, hold=not remote and (row is None or row.held), durable=True)
+        await self.commit(path, staged, hold=not remote, durable=True)
         if remote:
             await self.wait_for([path])
 

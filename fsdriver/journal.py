@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS pending (
 CREATE INDEX IF NOT EXISTS pending_seq ON pending (store, seq);
 CREATE INDEX IF NOT EXISTS pending_parent ON pending (store, parent);
 CREATE INDEX IF NOT EXISTS pending_source ON pending (store, source) WHERE source IS NOT NULL;
-CREATE INDEX IF NOT EXISTS pending_held ON pending (store, path) WHERE held=1;
+CREATE INDEX IF NOT EXISTS pending_held ON pending (store) WHERE held=1;
 CREATE INDEX IF NOT EXISTS pending_staging ON pending (staging) WHERE staging IS NOT NULL;
 CREATE TABLE IF NOT EXISTS attributes (
     store TEXT NOT NULL, root TEXT NOT NULL, directory TEXT NOT NULL, name TEXT NOT NULL,
@@ -62,11 +62,8 @@ _WRITE: Final = (
 )
 """One statement, so one transaction where none is open: what closing a file costs."""
 
-_NOT_HELD: Final = (
-    "NOT EXISTS (SELECT 1 FROM pending WHERE pending.store=attributes.store AND pending.held=1 AND "
-    "pending.root=attributes.root AND pending.path="
-    "CASE attributes.directory WHEN '' THEN attributes.name ELSE attributes.directory||'/'||attributes.name END)"
-)
+_HELD: Final = "\0"
+"""Ends the key of a held row, as no key of a store can: it stands beside what others see of that key."""
 
 
 _journals: weakref.WeakSet[Journal] = weakref.WeakSet()
@@ -146,15 +143,28 @@ class Journal:
         rows = self._rows("store=? AND key=?", (store, key))
         return rows[0] if rows else None
 
+    def held_row(self, store: str, key: str) -> Pending | None:
+        """What is kept of a key against a crash, while its file is still being written."""
+        return self.get(store, key + _HELD)
+
     def children(self, store: str, parent: str) -> Sequence[Pending]:
         """Rows of one directory."""
-        return self._rows("store=? AND parent=?", (store, parent))
+        return self._rows("store=? AND parent=? AND held=0", (store, parent))
 
     def below(self, store: str, prefix: str) -> Sequence[Pending]:
         """Rows of all keys that begin with ``prefix``."""
-        if not prefix:
-            return self._rows("store=?", (store,))
-        return self._rows("store=? AND key>=? AND key<?", (store, prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1)))
+        where, values = _range(prefix)
+        return self._rows(f"store=? AND held=0{where}", (store, *values))
+
+    def owes_below(self, store: str, prefix: str, *, deletions: bool = True) -> bool:
+        """Whether anything is owed for a key that begins with ``prefix``; ``deletions`` False leaves those out."""
+        where, values = _range(prefix)
+        kinds = "" if deletions else " AND action<>'delete'"
+        with self._lock:
+            row = self._db.execute(
+                f"SELECT 1 FROM pending WHERE store=? AND held=0{where}{kinds} LIMIT 1", (store, *values)
+            ).fetchone()
+        return row is not None
 
     def implied_directories(self, store: str, prefix: str) -> Sequence[str]:
         """Key segments directly below a prefix under which something deeper is to be made."""
@@ -186,7 +196,7 @@ class Journal:
 
     def is_empty(self, store: str, prefix: str = "") -> bool:
         """Nothing is owed at or below a key prefix."""
-        return not self.below(store, prefix) and not self.attribute_directories(store)
+        return not self.owes_below(store, prefix) and not self.attribute_directories(store)
 
     def count(self, store: str | None = None) -> tuple[int, int]:
         """(rows, bytes) pending."""
@@ -242,11 +252,11 @@ class Journal:
         )
 
     def owes_attributes(self, store: str, root: str, directory: str, name: str | None = None) -> bool:
-        """Whether an attribute object lacks anything (of one name) that can be sent; what is held waits for its close."""
+        """Whether an attribute object lacks anything (of one name)."""
         where, values = ("", ()) if name is None else (" AND name=?", (escape(name),))
         with self._lock:
             row = self._db.execute(
-                f"SELECT 1 FROM attributes WHERE store=? AND root=? AND directory=?{where} AND {_NOT_HELD} LIMIT 1",
+                f"SELECT 1 FROM attributes WHERE store=? AND root=? AND directory=?{where} LIMIT 1",
                 (store, root, escape(directory), *values),
             ).fetchone()
         return row is not None
@@ -260,10 +270,10 @@ class Journal:
         return row is not None
 
     def attribute_directories(self, store: str) -> Sequence[tuple[str, str, int]]:
-        """(root, directory, oldest seq) of every attribute object that lacks something that can be sent."""
+        """(root, directory, oldest seq) of every attribute object that lacks something."""
         with self._lock:
             rows = self._db.execute(
-                f"SELECT root, directory, min(seq) FROM attributes WHERE store=? AND {_NOT_HELD} GROUP BY root, directory",
+                "SELECT root, directory, min(seq) FROM attributes WHERE store=? GROUP BY root, directory",
                 (store,),
             ).fetchall()
         return [(root, unescape(directory), seq) for root, directory, seq in rows]
@@ -288,6 +298,8 @@ class Journal:
         Pending
             The row as written, with its sequence number and base.
         """
+        if row.held:
+            return self._hold(row)
         with self._lock:
             seq = self._next_seq()
             base, inflight = self._db.execute(
@@ -295,10 +307,24 @@ class Journal:
                 (
                     row.store, row.key, row.parent, seq, row.action.value, row.root, escape(row.path), row.base, row.staging,
                     row.source, row.source_version, row.size, json.dumps(row.record) if row.record is not None else None,
-                    row.held,
+                    row.key.endswith(_HELD),
                 ),
             ).fetchall()[0]  # fmt: skip
         return replace(row, seq=seq, base=base, inflight=bool(inflight), attempts=0, error=None)
+
+    def _hold(self, row: Pending) -> Pending:
+        """Keep a row beside the one that others see: neither sent nor shown until `let_go`, or until the key is written."""
+        with self.transaction():
+            shown = self.get(row.store, row.key)
+            base = row.base if shown is None else UNKNOWN if shown.inflight else shown.base
+            self.forget_held(row.store, row.key)
+            written = self.write(replace(row, key=row.key + _HELD, base=base, held=False))
+        return replace(written, key=row.key, held=True)
+
+    def forget_held(self, store: str, key: str) -> None:
+        """The file was closed or removed: nothing is kept of it beside what is owed."""
+        with self._lock:
+            self._db.execute("DELETE FROM pending WHERE store=? AND key=?", (store, key + _HELD))
 
     def describe(self, store: str, key: str, record: Record) -> bool:
         """Give a key that is to be put or copied another attribute record; False if no such thing is owed for it."""
@@ -339,9 +365,8 @@ class Journal:
     def let_go(self, row: Pending) -> None:
         """Who wrote a held row is gone: what was synced is to be sent."""
         with self.transaction():
-            self._db.execute(
-                "UPDATE pending SET held=0 WHERE store=? AND key=? AND seq=?", (row.store, row.key, row.seq)
-            )
+            self.forget_held(row.store, row.key)
+            self.write(replace(row, held=False))
 
     def finish(self, row: Pending, version: str | None) -> Pending | None:
         """A row was carried out and the store now holds ``version`` ("" none).
@@ -353,6 +378,7 @@ class Journal:
             something else is owed now, which knows the new version.
         """
         with self.transaction():
+            self._db.execute("UPDATE pending SET base=? WHERE store=? AND key=?", (version, row.store, row.key + _HELD))
             ended = self._db.execute(
                 "DELETE FROM pending WHERE store=? AND key=? AND seq=? RETURNING record", (row.store, row.key, row.seq)
             ).fetchall()
@@ -434,14 +460,19 @@ class Journal:
         return [_pending(*row) for row in found]
 
 
+def _range(prefix: str) -> tuple[str, tuple[str, ...]]:
+    """Condition, and its values, for keys that begin with ``prefix``."""
+    return (" AND key>=? AND key<?", (prefix, prefix[:-1] + chr(ord(prefix[-1]) + 1))) if prefix else ("", ())
+
+
 def _pending(*row: Any) -> Pending:
     """A row of `_COLUMNS`."""
     (*names, action, root, path, base, staging, source, version, size, record, inflight, held, attempts, error) = row
     store, key, parent, seq = names
     parsed = json.loads(record) if record else None
     return Pending(
-        store, key, parent, seq, Action(action), root, unescape(path), base, staging, source, version, size, parsed,
-        bool(inflight), bool(held), attempts, error,
+        store, key.removesuffix(_HELD), parent, seq, Action(action), root, unescape(path), base, staging, source, version,
+        size, parsed, bool(inflight), bool(held), attempts, error,
     )  # fmt: skip
 
 

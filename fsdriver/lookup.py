@@ -168,13 +168,11 @@ class Lookup(Entries):
             return await self._own(path, None)
         identity, key, prefix = self.backend.identity, self.key(path), self.directory_key(path)
         owed_file, owed_directory = self.journal.get(identity, key), self.journal.get(identity, prefix)
-        if owed_file is not None and owed_file.held:
-            owed_file = None
         if owed_file is not None and owed_file.action is not Action.DELETE:
             return self.from_pending(owed_file)
         if owed_directory is not None and owed_directory.action is Action.MARKER:
             return await self._own(path, None)
-        if any(row.action is not Action.DELETE and not row.held for row in self.journal.below(identity, prefix)):
+        if self.journal.owes_below(identity, prefix, deletions=False):
             return await self._own(path, None)
         await on_loop()
         head, first, record = await asyncio.gather(self._head(key), self._first(prefix), self.record(path))
@@ -271,7 +269,7 @@ class Lookup(Entries):
 
     async def _read(self, path: str, most: int | None) -> tuple[dict[str, Entry], set[str], bool]:
         identity, prefix = self.backend.identity, self.directory_key(path)
-        owed = [row for row in self.journal.children(identity, prefix) if not row.held]
+        owed = self.journal.children(identity, prefix)
         marker = self.journal.get(identity, prefix) if path else None
         implied = self.journal.implied_directories(identity, prefix)
         listed, attributes = await asyncio.gather(self._pages(prefix, most), self.attributes(path, fresh=True))
@@ -340,7 +338,7 @@ class Lookup(Entries):
         """All files below a directory, in batches keyed by route path; directories only where they are empty markers."""
         await on_loop()
         identity, prefix, root = self.backend.identity, self.directory_key(path), self.root_key
-        owed = {row.key: row for row in self.journal.below(identity, prefix) if not row.held}
+        owed = {row.key: row for row in self.journal.below(identity, prefix)}
         described = await self._described(root) if self.posix else frozenset()
         async for page in self.backend.list(prefix, delimiter=False):
             batch: dict[str, Entry] = {}
@@ -361,11 +359,7 @@ class Lookup(Entries):
                 )
                 batch[name] = self.from_object(info, known.entries.get(last))[0]
             yield batch
-        yield {
-            row.path: self.from_pending(row)
-            for row in owed.values()
-            if row.action is not Action.DELETE
-        }
+        yield {row.path: self.from_pending(row) for row in owed.values() if row.action is not Action.DELETE}
 
     async def _described(self, root: str) -> frozenset[str]:
         """Escaped names of the directories that have an attribute object."""

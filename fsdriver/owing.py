@@ -169,7 +169,7 @@ class Owing(Lookup):
             self.services.uploader.forget_error(key)
 
         def owed() -> bool:
-            rows = any((row := self.journal.get(identity, key)) is not None and not row.held for key in keys)
+            rows = any(self.journal.get(identity, key) is not None for key in keys)
             return rows or any(self.owes_attributes(path) or self.owes_attributes(*split(path)) for path in paths)
 
         failed: Callable[[str], bool] = lambda key: key in keys or key in {f"{self.prefix}|{d}" for d in directories}  # noqa: E731
@@ -181,13 +181,12 @@ class Owing(Lookup):
         identity = self.backend.identity
 
         def owed() -> bool:
-            rows = [row for row in self.journal.below(identity, prefix) if not row.held]
             one = self.journal.get(identity, self.key(path)) if path else None
             inside = f"{path}/" if path else ""
             lacking = (d for root, d, _ in self.journal.attribute_directories(identity) if root == self.prefix)
             return (
-                bool(rows)
-                or (one is not None and not one.held)
+                self.journal.owes_below(identity, prefix)
+                or one is not None
                 or any(d == path or d.startswith(inside) for d in lacking)
             )
 

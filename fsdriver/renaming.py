@@ -47,8 +47,8 @@ def _move(route: NameChanges, source: str, moving: Entry, target: str, there: En
         # Not yet committed: the rename is a change of this process's view, its first commit goes to the new name.
         made = replace(fresh.entry, ctime_ns=made.ctime_ns, links=made.links)
         route.uncommitted[target] = Uncommitted(made, base)
-        row = route.journal.get(route.backend.identity, route.key(source))
-        if row is not None and row.held:
+        row = route.journal.held_row(route.backend.identity, route.key(source))
+        if row is not None:
             # Synced bytes survive a crash under the new name too.
             route.owe(target, Action.PUT, made, base=base, staging=row.staging, held=True)
     else:

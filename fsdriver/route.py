@@ -149,8 +149,7 @@ class Route(InPlace):
         key, identity = self.key(path), self.backend.identity
 
         def owed() -> bool:
-            row = self.journal.get(identity, key)
-            return (row is not None and not row.held) or self.journal.is_source(identity, key)
+            return self.journal.get(identity, key) is not None or self.journal.is_source(identity, key)
 
         if owed():
             await self.announce([path])

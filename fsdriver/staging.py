@@ -57,6 +57,8 @@ class StagedFile:
         Signature of what was last uploaded.
     written : bool
         Something was committed: the bytes are no longer those of ``base``.
+    held : bool
+        The journal keeps what was last synced, against a crash; the next commit ends that.
     versions : dict
         Key → version the store gave to bytes of this file (several keys: a hard-linked file).
     origin : str or None
@@ -65,7 +67,9 @@ class StagedFile:
         It is the very file that an open cache reader has: descriptors and backing ids of that reader stay valid.
     """
 
-    __slots__ = ("base", "committed", "descriptor", "inherited", "origin", "path", "uploaded", "versions", "written")
+    __slots__ = (
+        "base", "committed", "descriptor", "held", "inherited", "origin", "path", "uploaded", "versions", "written",
+    )  # fmt: skip
 
     def __init__(self, path: Path, descriptor: int, base: str | None, *, inherited: bool = False) -> None:
         self.path = path
@@ -77,6 +81,7 @@ class StagedFile:
         self.versions: dict[str, str] = {}
         self.origin: str | None = None
         self.written = False
+        self.held = False
 
     def fill(self, data: bytes) -> None:
         """Write all of ``data`` from the beginning."""

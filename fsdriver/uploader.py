@@ -201,13 +201,16 @@ class Uploader:
         pause = 0.001
         try:
             async with _deadline(timeout), self._progress:
-                while owed():
+                while True:
+                    more = owed()
                     for key, error in self._errors.items():
-                        if keys(key):
+                        # A conflict is settled by keeping both versions: nothing is owed, and it is told once.
+                        if keys(key) and (more or isinstance(error, Stale)):
                             if isinstance(error, Stale):
-                                # Settled by keeping both versions: told once.
                                 del self._errors[key]
                             raise error
+                    if not more:
+                        break
                     # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(pause if self._lock_fd is None else IDLE_POLL):

@@ -41,7 +41,7 @@ def ready(journal: Journal, now: float = 0.0) -> list[str]:
 
 
 def test_a_row_reads_back_as_written(journal: Journal) -> None:
-    row = replace(put("d/a"), record={"mode": 420, "xattrs": {"user.x": "AA=="}}, size=7, held=True)
+    row = replace(put("d/a"), record={"mode": 420, "xattrs": {"user.x": "AA=="}}, size=7)
     written = journal.write(row)
     assert journal.get(STORE, "d/a") == written == replace(row, seq=written.seq)
     assert journal.children(STORE, "d/") == [written]
@@ -85,11 +85,29 @@ def test_a_directory_goes_after_all_below_it(journal: Journal) -> None:
     assert ready(journal) == ["d/", "d0"]
 
 
-def test_a_held_row_waits_for_its_close(journal: Journal) -> None:
-    journal.write(replace(put("a"), held=True))
+def test_a_held_row_stands_beside_what_others_see(journal: Journal) -> None:
+    shown = journal.write(put("a", base="v1"))
+    held = journal.write(replace(put("a", staging="/staging/2"), held=True))
+    assert (held.key, held.base, held.held) == ("a", "v1", True)
+    assert journal.get(STORE, "a") == shown
+    assert journal.children(STORE, "") == journal.below(STORE, "") == [shown]
+    assert journal.held_row(STORE, "a") == held
+    assert journal.uses("/staging/2")
+    assert journal.finish(shown, "v2") is not None
     assert ready(journal) == []
-    journal.write(put("a"))
-    assert ready(journal) == ["a"]
+    assert not journal.owes_below(STORE, "")
+    (kept,) = journal.held(STORE)
+    assert kept.base == "v2"
+    journal.let_go(kept)
+    (row,) = journal.ready(STORE, 0.0, 100)
+    assert (row.key, row.base, row.staging, row.held) == ("a", "v2", "/staging/2", False)
+    assert journal.held(STORE) == []
+
+
+def test_a_held_row_ends_with_the_file(journal: Journal) -> None:
+    journal.write(replace(put("a"), held=True))
+    journal.forget_held(STORE, "a")
+    assert journal.count() == (0, 0)
 
 
 def test_a_failed_row_waits_for_its_time(journal: Journal) -> None:
@@ -190,16 +208,3 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(ConfigError, match="upgrade fsdriver"):
         Journal(path)
-
-
-def test_attributes_of_a_held_file_are_not_owed_before_its_close(journal: Journal) -> None:
-    held = journal.write(replace(put("d/a%FF"), path="d/a\udcff", held=True))
-    change = AttributeChange(STORE, "", "d", "a\udcff", {"mode": 420})
-    journal.write_attributes([change])
-    assert not journal.owes_attributes(STORE, "", "d")
-    assert not journal.attribute_directories(STORE)
-    journal.write_attributes([replace(change, name="b")])
-    assert journal.owes_attributes(STORE, "", "d", "b")
-    assert not journal.owes_attributes(STORE, "", "d", "a\udcff")
-    journal.write(replace(held, held=False))
-    assert journal.owes_attributes(STORE, "", "d", "a\udcff")
