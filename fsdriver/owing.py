@@ -251,7 +251,7 @@ class Owing(Lookup):
             return
         key = self.key(path)
         row = self.journal.get(self.backend.identity, key)
-        if row is None or row.held:
+        if row is None:
             stands = entry.version is not None and entry.key in {None, key}
         elif row.action is Action.PUT:
             stands = entry.staging == row.staging
