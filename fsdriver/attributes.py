@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 FORMAT: Final = "fsdriver-attributes"
 FORMAT_VERSION: Final = 1
 META_PREFIX: Final = ".fsdriver/meta/"
+TARGET_LIMIT: Final = 1024
+"""Bytes of an encoded symlink target in user metadata: S3 holds 2 KiB of it in all, a file of ext4 about 4 KiB. A longer one
+is in the attribute object alone."""
 
 Record: TypeAlias = dict[str, Any]
 
@@ -151,8 +154,8 @@ def to_metadata(entry: Entry) -> dict[str, str]:
     }
     if entry.kind is not Kind.FILE:
         metadata["fsdriver-kind"] = entry.kind.value
-    if entry.kind is Kind.SYMLINK:
-        metadata["fsdriver-target"] = quote(entry.target, errors="surrogateescape")
+    if entry.kind is Kind.SYMLINK and len(target := quote(entry.target, errors="surrogateescape")) <= TARGET_LIMIT:
+        metadata["fsdriver-target"] = target
     if entry.rdev:
         metadata["fsdriver-rdev"] = str(entry.rdev)
     return metadata

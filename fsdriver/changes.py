@@ -129,9 +129,8 @@ class NameChanges(Owing):
             self._owe_no_attributes(path)
         else:
             self.owe(path, Action.DELETE, None, base=entry.version)
-        staging = self.services.staging
-        if row.staging and not self.journal.uses(row.staging) and staging.opened(row.staging) is None:
-            staging.remove(row.staging)
+        if row.staging:
+            self.drop_staging(row.staging)
 
     def relink(self, entry: Entry, moves: Mapping[str, str | None], now: int) -> tuple[str, ...]:
         """Names of a hard-linked file change (old → new, None: removed): tell the others, at ctime ``now``. Returns all."""

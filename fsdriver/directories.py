@@ -49,6 +49,8 @@ class Directory:
         Names known not to exist, with the time that was learned.
     unverified : set of str
         Names whose attribute record is of another version: they need a HEAD before their attributes are told.
+    subdirectories : int
+        How many of `entries` are directories.
     complete_at : float
         When `entries` last was the whole directory.
     own, own_at : Entry, float
@@ -64,6 +66,7 @@ class Directory:
     entries: dict[str, tuple[Entry, float]] = field(default_factory=dict)
     absent: dict[str, float] = field(default_factory=dict)
     unverified: set[str] = field(default_factory=set)
+    subdirectories: int = 0
     complete_at: float = NEVER
     own: Entry | None = None
     own_at: float = NEVER
@@ -155,6 +158,14 @@ class Directories:
                 return None
             return {name: entry for name, (entry, _) in directory.entries.items()}
 
+    def subdirectories(self, path: str) -> int | None:
+        """How many directories a directory holds, if its listing is remembered and fresh."""
+        with self.lock:
+            directory = self.current(path)
+            if directory is None or self.clock() - directory.complete_at > self.ttl:
+                return None
+            return directory.subdirectories
+
     def learn(self, path: str, entry: Entry | None, asked: float, started: Directory | None = None) -> Entry | None:
         """The store told about one path; None: there is nothing.
 
@@ -213,6 +224,7 @@ class Directories:
             now = self.clock()
             self._count += len(entries) - len(started.entries)
             started.entries = {name: (entry, now) for name, entry in entries.items()}
+            started.subdirectories = sum(entry.kind is Kind.DIRECTORY for entry in entries.values())
             started.absent.clear()
             started.unverified = unverified
             started.complete_at = now
@@ -251,6 +263,7 @@ class Directories:
             self.change(path, entry)
             directory = self.at(path)
             directory.entries.clear()
+            directory.subdirectories = 0
             directory.attributes, directory.attributes_at = AttributeObject(), self.clock()
             directory.complete_at = self.clock()
 
@@ -270,8 +283,7 @@ class Directories:
             parent, name = split(path)
             directory = self._directories.get(parent)
             if directory is not None and path:
-                if directory.entries.pop(name, None) is not None:
-                    self._count -= 1
+                self._pop(directory, name)
                 directory.absent.pop(name, None)
                 directory.complete_at = NEVER
             self.forget(path)
@@ -309,16 +321,22 @@ class Directories:
     def _set(self, directory: Directory, name: str, entry: Entry | None, now: float) -> None:
         directory.unverified.discard(name)
         if entry is None:
-            if directory.entries.pop(name, None) is not None:
-                self._count -= 1
+            self._pop(directory, name)
             directory.absent[name] = now
             if len(directory.absent) > 10_000:
                 directory.absent.clear()
             return
         directory.absent.pop(name, None)
-        if name not in directory.entries:
-            self._count += 1
+        known = directory.entries.get(name)
+        self._count += known is None
+        directory.subdirectories += entry.kind is Kind.DIRECTORY
+        directory.subdirectories -= known is not None and known[0].kind is Kind.DIRECTORY
         directory.entries[name] = (entry, now)
+
+    def _pop(self, directory: Directory, name: str) -> None:
+        if (known := directory.entries.pop(name, None)) is not None:
+            self._count -= 1
+            directory.subdirectories -= known[0].kind is Kind.DIRECTORY
 
     def _drop(self, path: str) -> None:
         if path in self._directories:

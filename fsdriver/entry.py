@@ -95,7 +95,7 @@ class Entry:
 
     @property
     def nlink(self) -> int:
-        """Names of the file; 2 for a directory (its subdirectories are not counted)."""
+        """Names of the file; 2 for a directory (those of its subdirectories come on top)."""
         return 2 if self.kind is Kind.DIRECTORY else max(1, len(self.links))
 
 

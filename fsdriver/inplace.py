@@ -53,7 +53,7 @@ class InPlace(Reading):
             base: str | None = ABSENT
             made = replace(self._new_file(path), ino=self.inode(f"{self.key(path)}|{now}"))
         else:
-            base = existing.version
+            base, staged.replaces = existing.version, existing.staging
             made = replace(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
         staged.base = base
         made = self._with_changes(replace(made, size=0, staging=str(staged.path)), changes)
@@ -98,6 +98,7 @@ class InPlace(Reading):
         frozen = staging.snapshot(old)
         with self.memory.lock:
             staged = staging.adopt(old, entry.version, inherited=reader is not None)
+            staged.replaces = str(frozen)
             self.journal.restage(str(old), str(frozen))
             staging.begins_with(staged, str(frozen))
             for name in entry.links or (path,):
@@ -149,7 +150,10 @@ class InPlace(Reading):
             entry = fresh.entry if fresh is not None else self.cached(path) or known
             staged.committed, staged.written = signature(staged.descriptor), True
             size, mtime_ns = staged.committed
-            entry = replace(entry, size=size, mtime_ns=mtime_ns, version=None, staging=str(staged.path), key=None)
+            entry = replace(
+                entry, size=size, mtime_ns=mtime_ns, ctime_ns=max(mtime_ns, entry.ctime_ns), version=None,
+                staging=str(staged.path), key=None,
+            )  # fmt: skip
             paths = entry.links or (path,)
             # One row is one statement, which is a transaction by itself.
             alone = not (durable or entry.links or staged.held)
@@ -224,3 +228,5 @@ class InPlace(Reading):
             key = (entry.key if entry else None) or self.key(path)
             uploader.sender.seal(key, staged.versions.get(key, staged.base), staged.path)
         staging.remove(where) if not self.journal.uses(where) else None
+        if staged.replaces is not None:
+            self.drop_staging(staged.replaces)

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -91,6 +91,7 @@ class Journal:
         self._lock = threading.RLock()
         self._depth = 0
         self._seq = 0
+        self._after: list[Callable[[], None]] = []
         _journals.add(self)
         self._db = sqlite3.connect(
             path, check_same_thread=False, isolation_level=None, timeout=30, cached_statements=256
@@ -128,6 +129,7 @@ class Journal:
                     yield
                 except BaseException:
                     self._db.execute("ROLLBACK")
+                    self._after.clear()
                     raise
                 finally:
                     self._depth = 0
@@ -135,6 +137,16 @@ class Journal:
             finally:
                 if durable:
                     self._db.execute("PRAGMA synchronous=NORMAL")
+            while self._after:
+                self._after.pop()()
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Do something when the transaction under way has been committed; not at all if it is rolled back."""
+        with self._lock:
+            if self._depth:
+                self._after.append(act)
+            else:
+                act()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -221,9 +233,15 @@ class Journal:
         return found is not None
 
     def restage(self, old: str, new: str) -> None:
-        """The rows that need a staging file find its bytes under a new path."""
+        """The rows that need a staging file find its bytes under a new path.
+
+        Those being sent count as replaced: what is sent from the old path may not be what was acknowledged.
+        """
         with self.transaction():
-            self._db.execute("UPDATE pending SET staging=? WHERE staging=?", (new, old))
+            self._db.execute(
+                "UPDATE pending SET staging=?, seq=CASE WHEN inflight THEN ? ELSE seq END WHERE staging=?",
+                (new, self._next_seq(), old),
+            )
 
     def attribute_changes(self, store: str, root: str, directory: str) -> Mapping[str, AttributeChange]:
         """Records that one attribute object still lacks, by name."""

@@ -84,6 +84,15 @@ class Owing(Lookup):
             self._owe_no_attributes(path)
         return written
 
+    def drop_staging(self, path: str) -> None:
+        """Once the transaction is committed: remove a staging file that no row needs and no process has open."""
+
+        def drop() -> None:
+            if not self.journal.uses(path):
+                self.services.staging.remove_unless_open(path)
+
+        self.journal.after_commit(drop)
+
     def _owe_no_attributes(self, path: str) -> None:
         """A name goes: so does its record, if there is one."""
         parent, name = split(path)

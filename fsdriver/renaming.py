@@ -54,10 +54,8 @@ def _move(route: NameChanges, source: str, moving: Entry, target: str, there: En
     else:
         made = route.owe_same_bytes(source, moving, target, made, base)
     route.remove_file_rows(source, moving)
-    if replaced is not None and replaced.staging and not route.journal.uses(replaced.staging):
-        staging = route.services.staging
-        if staging.opened(replaced.staging) is None:
-            staging.remove(replaced.staging)
+    if replaced is not None and replaced.staging:
+        route.drop_staging(replaced.staging)
     route.memory.change(source, None)
     route.memory.change(target, made)
 

@@ -176,6 +176,9 @@ class Route(InPlace):
                 if isinstance(known, Entry) and path not in self.uncommitted and self._stands_for(known, row):
                     self.memory.change(path, replace(known, version=version, staging=None, key=None))
                     return
+                if isinstance(known, Entry) and known.staging is not None and path not in self.uncommitted:
+                    # Remembered as bytes that nothing is owed for any more: the store knows better.
+                    self.memory.forget_entry(path)
             self.memory.touch(split(path)[0])
 
     def _stands_for(self, entry: Entry, row: Pending) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -132,6 +133,7 @@ class Sender:
         self.counters = UploadCounters()
         self.routes: dict[str, AttributeStore] = {}
         self._uploads: dict[str, Upload] = {}
+        self._unsealed: dict[Path, tuple[str, str, Signature]] = {}
 
     async def send(self, row: Pending) -> tuple[str, Signature | None]:
         """Carry a row out; returns the version the store has then, and the signature of the bytes that were sent.
@@ -268,15 +270,30 @@ class Sender:
         except FileNotFoundError:
             return []
         if lock is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._unsealed[path] = key, version, _signature(path)
             return []
         size = os.fstat(lock).st_size
         os.close(lock)
         return [(ObjectKey(self.backend.identity, key, version, size), path)]
 
+    def seal_left(self) -> None:
+        """Seal what somebody had open when it was uploaded; what was written to since is in the hands of its writer."""
+        for path, (key, version, before) in list(self._unsealed.items()):
+            try:
+                if self.journal.uses(str(path)) or _signature(path) != before:
+                    del self._unsealed[path]
+                elif not self.staging.is_open(path):
+                    del self._unsealed[path]
+                    self.seal(key, version, path)
+            except FileNotFoundError:
+                del self._unsealed[path]
+
     def rekey(self, row: Pending, version: str) -> None:
         """The copy's bytes are in the cache under the key they were copied from: move them to their new key."""
         assert row.source is not None
-        assert row.source_version is not None
+        if row.source_version is None:
+            return
         old = ObjectKey(self.backend.identity, row.source, row.source_version, row.size)
         path = self.staging.name()
         if self.cache.contains(old) and self.cache.unseal(old, path, reader=None):
@@ -310,3 +327,8 @@ class Sender:
         if self.cache.contains(sealed) and self.cache.unseal(sealed, path, reader=None):
             return replace(row, action=Action.PUT, staging=str(path), source=None, source_version=None)
         return replace(row, action=Action.PUT, staging=None)
+
+
+def _signature(path: Path) -> Signature:
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns

@@ -12,6 +12,7 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
@@ -61,6 +62,8 @@ class StagedFile:
         The journal keeps what was last synced, against a crash; the next commit ends that.
     versions : dict
         Key → version the store gave to bytes of this file (several keys: a hard-linked file).
+    replaces : str or None
+        The staging file with the bytes that were there before; it goes once nobody is owed them.
     origin : str or None
         The bytes it began with: a frozen staging file that is owed, or one version of a key (`origin_of`).
     inherited : bool
@@ -68,7 +71,8 @@ class StagedFile:
     """
 
     __slots__ = (
-        "base", "committed", "descriptor", "held", "inherited", "origin", "path", "uploaded", "versions", "written",
+        "base", "committed", "descriptor", "held", "inherited", "origin", "path", "replaces", "uploaded", "versions",
+        "written",
     )  # fmt: skip
 
     def __init__(self, path: Path, descriptor: int, base: str | None, *, inherited: bool = False) -> None:
@@ -76,6 +80,7 @@ class StagedFile:
         self.descriptor = descriptor
         self.base = base
         self.inherited = inherited
+        self.replaces: str | None = None
         self.committed: Signature | None = None
         self.uploaded: Signature | None = None
         self.versions: dict[str, str] = {}
@@ -171,6 +176,7 @@ class Staging:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._open: dict[str, StagedFile] = {}
         self._by_origin: dict[str, StagedFile] = {}
+        self._left: set[str] = set()
         self._lock = threading.Lock()
 
     def name(self) -> Path:
@@ -226,6 +232,36 @@ class Staging:
         """Delete a staging file that nobody is owed."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+    def is_open(self, path: str | Path) -> bool:
+        """Some process has a staging file open."""
+        try:
+            lock = self.lock_exclusive(path)
+        except FileNotFoundError:
+            return False
+        if lock is not None:
+            os.close(lock)
+        return lock is None
+
+    def remove_unless_open(self, path: str | Path) -> None:
+        """Delete a staging file that nobody is owed; one that some process has open later, by `remove_left`."""
+        try:
+            lock = self.lock_exclusive(path)
+        except FileNotFoundError:
+            return
+        if lock is None:
+            self._left.add(str(path))
+            return
+        os.unlink(path)
+        os.close(lock)
+
+    def remove_left(self, uses: Callable[[str], bool]) -> None:
+        """Delete what `remove_unless_open` had to leave and is not open any more; ``uses`` tells what is owed again."""
+        for path in list(self._left):
+            if uses(path) or not self.is_open(path):
+                self._left.discard(path)
+                if not uses(path):
+                    self.remove_unless_open(path)
 
     def snapshot(self, path: Path, target: Path | None = None) -> Path:
         """A frozen copy of a staging or cache file (a reflink where the file system has them)."""

@@ -159,23 +159,13 @@ class Uploader:
         self._lock_fd = descriptor
         self.journal.reset_inflight(self.backend.identity)
         for row in self.journal.held(self.backend.identity):
-            if row.staging is None or not self._is_open(row.staging):
+            if row.staging is None or not self.staging.is_open(row.staging):
                 self.journal.let_go(row)
         return True
 
     def lose_lock(self) -> None:
         """In a forked child: the lock is the parent's, and must not outlive it here."""
         self._unlock()
-
-    def _is_open(self, path: str) -> bool:
-        """Some process has a staging file open: it is still being written."""
-        try:
-            lock = self.staging.lock_exclusive(path)
-        except FileNotFoundError:
-            return False
-        if lock is not None:
-            os.close(lock)
-        return lock is None
 
     def _unlock(self) -> None:
         if self._lock_fd is not None:
@@ -240,7 +230,9 @@ class Uploader:
                 await self._wait_for_work(QUIET)
                 continue
             self._awake = False
+            self.staging.remove_left(self.journal.uses)
             if self._try_lock():
+                self.sender.seal_left()
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - len(self._running))
                 self._flush_attributes()

@@ -156,8 +156,19 @@ class FileSystem:
         ino = node.ino if node.branch is not None else entry.ino
         return ATTR.pack(
             ino, size, blocks, atime_s & _U64, mtime_s & _U64, ctime_s & _U64, atime_ns, mtime_ns, ctime_ns, entry.st_mode,
-            0 if node.detached else entry.nlink, entry.uid, entry.gid, entry.rdev, BLOCK_SIZE, 0,
+            self._links(node, entry), entry.uid, entry.gid, entry.rdev, BLOCK_SIZE, 0,
         )  # fmt: skip
+
+    def _links(self, node: Node, entry: Entry) -> int:
+        """st_nlink: a directory counts the ``..`` of those in it, as far as its listing is remembered."""
+        if node.detached:
+            return 0
+        if entry.kind is not Kind.DIRECTORY:
+            return entry.nlink
+        inside = len(node.branch.children) if node.branch is not None else 0
+        if node.route is not None and (path := node.path()) is not None:
+            inside += node.route.memory.subdirectories(path) or 0
+        return entry.nlink + inside
 
     def attr_reply(self, node: Node, entry: Entry) -> bytes:
         """``struct fuse_attr_out``."""
