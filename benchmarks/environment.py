@@ -7,16 +7,16 @@ state of their own, so that no figure meets what another has left.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -25,61 +25,30 @@ import obstore
 import psutil
 from obstore.store import S3Store
 
+from benchmarks.counters import Counters
+from benchmarks.mounts import SIDES, Mount, places
 from fsdriver.config import from_url
 from fsdriver.engine import Engine, open_engine
 from fsdriver.services import WriteMode
-from fsdriver.testing.servers import REGION, S3Service, SeaweedFS
+from fsdriver.testing.servers import REGION, S3Service, SeaweedFS, weed_binary
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
 PART: Final = 16 * MIB
-COMMAND_SECONDS: Final = 120.0
+
+
+class WrongContent(Exception):
+    """What was read, or what is in the bucket, is not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Mount:
-    """A mounted tree.
+class Large:
+    """An object, and a plain file with the same bytes."""
 
-    Attributes
-    ----------
-    directory : Path
-        The mount point.
-    cache : Path
-        The daemon's cache directory.
-    daemon : psutil.Process
-    """
-
-    directory: Path
-    cache: Path
-    daemon: psutil.Process
-    _environ: Mapping[str, str]
-
-    def status(self) -> dict[str, Any]:
-        """What ``fsdriver status --json`` says of this mount."""
-        text = _fsdriver(["status", "--json", str(self.directory)], self._environ)
-        answer: dict[str, Any] = json.loads(text)[0]
-        return answer
-
-    def sync(self) -> None:
-        """Wait until everything written is in the tiers."""
-        _fsdriver(["sync", str(self.directory)], self._environ)
-
-    def drop_pages(self) -> None:
-        """Drop the kernel's pages of all cached files."""
-        for folder, _, names in os.walk(self.cache):
-            for name in names:
-                drop_pages(Path(folder) / name)
-
-    def peak_memory(self) -> float:
-        """Largest resident memory of the daemon so far, MiB (VmHWM, proc(5))."""
-        for line in Path(f"/proc/{self.daemon.pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-        raise AssertionError("no VmHWM in /proc/PID/status")
-
-    def cpu_seconds(self) -> float:
-        """Processor time of the daemon so far."""
-        return cpu_seconds(self.daemon)
+    bucket: str
+    key: str
+    size: int
+    path: Path
 
 
 class Environment:
@@ -96,6 +65,8 @@ class Environment:
         self._server = SeaweedFS(self.directory / "s3")
         self._service: S3Service | None = None
         self._objects: dict[str, str] = {}
+        self.peaks: dict[str, list[float]] = {}
+        """Largest resident memory of each daemon so far, MiB, by side."""
 
     def __enter__(self) -> Self:
         return self
@@ -116,9 +87,9 @@ class Environment:
             os.environ.update(self._service.environment())
         return self._service
 
-    def server_cpu_seconds(self) -> float:
-        """Processor time of the S3 server so far."""
-        return cpu_seconds(psutil.Process(self.service.pid))
+    def counters(self, mount: Mount | None = None, bucket: str = "") -> Counters:
+        """What a run costs; see `Counters`."""
+        return Counters(self.service, mount.bucket if mount else bucket, mount)
 
     def store(self, bucket: str) -> S3Store:
         """The bucket through obstore, with its own defaults."""
@@ -132,29 +103,34 @@ class Environment:
             client_options={"allow_http": True},
         )
 
-    def bucket(self) -> str:
-        """A fresh bucket."""
-        return self.service.create_bucket()
+    @contextlib.contextmanager
+    def bucket(self) -> Iterator[str]:
+        """A fresh bucket; removed at the end with all that is in it, which the server answers for full buckets too."""
+        bucket = self.service.create_bucket()
+        try:
+            yield bucket
+        finally:
+            self.service.client().delete_bucket(Bucket=bucket)
 
-    def large_object(self, size: int) -> tuple[str, str]:
-        """Bucket and key of an object of ``size`` random bytes; made once, then shared by the figures."""
-        name = f"large {size}"
-        if name not in self._objects:
-            bucket = self.bucket()
-            upload_random(self.service.client(), bucket, "large", size)
-            self._objects[name] = bucket
-        return self._objects[name], "large"
+    def large(self, size: int = GIB) -> Large:
+        """An object of ``size`` random bytes and a plain file with the same; made once, then shared by the figures."""
+        path = self.directory / f"large{size}"
+        if path.name not in self._objects:
+            write_random(path, size)
+            self._objects[path.name] = self.service.create_bucket()
+            upload(self.service.client(), self._objects[path.name], "large", path)
+        return Large(self._objects[path.name], "large", size, path)
 
     def small_objects(self, name: str, objects: Mapping[str, bytes]) -> str:
         """Bucket with small objects; made once for each ``name``."""
         if name not in self._objects:
-            store = self.store(bucket := self.bucket())
+            store = self.store(bucket := self.service.create_bucket())
             with ThreadPoolExecutor(8) as pool:
                 list(pool.map(lambda item: obstore.put(store, item[0], item[1]), objects.items()))
             self._objects[name] = bucket
         return self._objects[name]
 
-    # -- directories and mounts --------------------------------------------------------------------------------------
+    # -- directories, mounts, engines --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[Path]:
@@ -166,22 +142,27 @@ class Environment:
             shutil.rmtree(path, ignore_errors=True)
 
     @contextlib.contextmanager
-    def mount(self, url: str, *, keep: Path | None = None, **options: str) -> Iterator[Mount]:
-        """Mount a URL with a fresh cache and state, or those left in ``keep``.
-
-        Parameters
-        ----------
-        options
-            Of ``fsdriver mount -o``.
-        """
+    def mount(self, bucket: str, side: str = "fsdriver", keep: Path | None = None) -> Iterator[Mount]:
+        """Mount a bucket as ``side`` does, with a fresh cache and state, or those left in ``keep``."""
         with contextlib.ExitStack() as stack:
             home = keep or stack.enter_context(self.folder())
             point = stack.enter_context(self.folder())
-            environ = os.environ | places(home)
-            chosen = ",".join(f"{name}={value}" for name, value in ({"cache.size": "20GiB"} | options).items())
-            _fsdriver(["mount", url, str(point), "-o", chosen], environ)
-            stack.callback(_fsdriver, ["umount", str(point)], environ)
-            yield Mount(point, home / "cache", daemon_of(point), environ)
+            mount = stack.enter_context(SIDES[side](self.service, bucket, home, point))
+            try:
+                yield mount
+            finally:
+                self.peaks.setdefault(side, []).append(mount.peak_memory())
+
+    def mounts(self, stack: contextlib.ExitStack) -> Callable[[str], Mount]:
+        """One mount for each side of a workload, made when first asked for, each on a bucket of its own."""
+        made: dict[str, Mount] = {}
+
+        def of(side: str) -> Mount:
+            if side not in made:
+                made[side] = stack.enter_context(self.mount(stack.enter_context(self.bucket()), side))
+            return made[side]
+
+        return of
 
     @contextlib.contextmanager
     def engine(self, url: str, *, write: WriteMode = "through", **options: str) -> Iterator[Engine]:
@@ -205,111 +186,25 @@ class Environment:
             os.environ.update(before)
 
 
-def cpu_seconds(process: psutil.Process) -> float:
-    """User and system time of a process so far."""
-    times = process.cpu_times()
-    return float(times.user + times.system)
-
-
-def requests_of(status: Mapping[str, Any]) -> dict[str, int]:
-    """Requests to the stores by kind, of a mount's status."""
-    total: dict[str, int] = {}
-    for route in status["routes"]:
-        for name, count in route["requests"].items():
-            total[name] = total.get(name, 0) + count
-    return total
-
-
-def requests_between(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
-    """What was asked of the stores between two `requests_of`, as facts of a figure."""
-    return {
-        f"{name} requests": count - before.get(name, 0) for name, count in after.items() if count != before.get(name)
-    }
-
-
-def places(home: Path) -> dict[str, str]:
-    """The variables that give a process places of its own."""
-    for name in ("cache", "state", "run"):
-        (home / name).mkdir(mode=0o700, exist_ok=True)
-    return {
-        "FSDRIVER_CACHE_DIR": str(home / "cache"),
-        "FSDRIVER_STATE_DIR": str(home / "state"),
-        "FSDRIVER_RUNTIME_DIR": str(home / "run"),
-    }
-
-
-def _fsdriver(arguments: list[str], environ: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "fsdriver", *arguments],
-        env=dict(environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"fsdriver {' '.join(arguments)}: status {done.returncode}\n{done.stderr}{done.stdout}")
-    return done.stdout
-
-
-def daemon_of(point: Path) -> psutil.Process:
-    """The process that serves a mount point: URL and directory stay in its command line."""
-    found = [
-        process
-        for process in psutil.process_iter()
-        if str(point) in _command_line(process) and process.pid != os.getpid()
-    ]
-    if not found:
-        raise RuntimeError(f"no daemon serves {point}")
-    return max(found, key=lambda process: process.create_time())
-
-
-def _command_line(process: psutil.Process) -> list[str]:
-    try:
-        return list(process.cmdline())
-    except (psutil.NoSuchProcess, psutil.ZombieProcess):
-        return []
-
-
-def drop_pages(path: Path) -> None:
-    """Write a file's dirty pages back and drop its clean ones from the kernel's page cache (posix_fadvise(2))."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fdatasync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    finally:
-        os.close(descriptor)
-
-
 def write_random(path: Path, size: int) -> None:
-    """A file of ``size`` random bytes, on the disk (not only in pages) when this returns."""
+    """A file of ``size`` random bytes, no part like another, on the disk (not only in pages) when this returns."""
     block = secrets.token_bytes(PART)
     with path.open("wb") as file:
         for start in range(0, size, PART):
-            file.write(_variant(block, start)[: size - start])
+            file.write((start.to_bytes(8, "little") + block[8:])[: size - start])
         file.flush()
         os.fsync(file.fileno())
 
 
-def upload_random(client: Any, bucket: str, key: str, size: int) -> None:
-    """The same as an object, in parts."""
-    block = secrets.token_bytes(PART)
-    upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+def upload(client: Any, bucket: str, key: str, path: Path) -> None:
+    """A file as an object, in parts."""
+    identity = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
     parts = []
-    for number, start in enumerate(range(0, size, PART), 1):
-        body = _variant(block, start)[: size - start]
-        answer = client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body)
-        parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-    client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
-
-
-def _variant(block: bytes, start: int) -> bytes:
-    """No two parts are equal, so that no store and no file system can keep them once."""
-    return start.to_bytes(8, "little") + block[8:]
+    with path.open("rb") as file:
+        for number, body in enumerate(iter(lambda: file.read(PART), b""), 1):
+            answer = client.upload_part(Bucket=bucket, Key=key, UploadId=identity, PartNumber=number, Body=body)
+            parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+    client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=identity, MultipartUpload={"Parts": parts})
 
 
 def machine() -> dict[str, Any]:
@@ -323,4 +218,11 @@ def machine() -> dict[str, Any]:
         "architecture": release.machine,
         "python": sys.version.split()[0],
         "file_system": disk.fstype if disk else "unknown",
+        "versions": _versions(),
     }
+
+
+def _versions() -> str:
+    seaweedfs = subprocess.run([weed_binary(), "version"], capture_output=True, text=True, check=True).stdout.split()
+    number = next(word for word in seaweedfs if word[0].isdigit() and "." in word)
+    return f"SeaweedFS {number}, obstore {obstore.__version__}, pyarrow {metadata.version('pyarrow')}"

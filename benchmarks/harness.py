@@ -1,8 +1,9 @@
-"""Measuring: what a figure is, how its pairs are run, and what is kept of them.
+"""Measuring: what a workload is, how its sides are run in turn, and what is kept of them.
 
-A figure compares two ways to do the same work, ours and the reference, on the same machine in the same minutes. They
-are run in turn (A B A B …), because the speed of a shared machine drifts over minutes; each pair gives one ratio, and
-the median of the ratios is the figure. Nothing here fails: a figure below its goal is reported as such.
+A workload is the same work done in several ways, its *sides*: ``native`` on a plain directory of the same disk, ``direct``
+by a client of the store without a file system, and through mounts. All sides run in turn, round after round (A B C A B C …),
+because the speed of a shared machine drifts over minutes; each round gives one ratio, and the median of the ratios is the
+figure. Nothing here fails but a wrong byte: a figure below its goal is reported as such.
 """
 
 from __future__ import annotations
@@ -12,186 +13,221 @@ import pkgutil
 import statistics
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal, Self, TypeAlias
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Self, TypeAlias
 
-from benchmarks.environment import Environment
+from benchmarks.environment import Environment, WrongContent
 
-PAIRS: Final = 5
+ROUNDS: Final = 5
 
-Measure: TypeAlias = Callable[[], float]
-"""One run of the work; returns its value in the unit of the figure."""
+Values: TypeAlias = Mapping[str, float]
+"""What one run of a side measured, by unit."""
+
+Run: TypeAlias = Callable[[], Values]
 
 
 @dataclass(slots=True)
-class Pair:
-    """What a figure hands to the harness.
+class Sides:
+    """What a workload hands to the harness.
 
     Attributes
     ----------
-    ours : Measure
-    reference : Measure or None
-        None for a figure that stands alone (memory).
-    prepare : callable, optional
-        Called before every run, outside the clock of the runs (they keep their own).
+    runs : dict
+        One run of the work, by the name of the side. Only those that chosen figures need are called.
     warm_up : bool
-        Run both once before the pairs. False where every run is cold.
+        Run each once before the rounds. False where every run is cold.
     facts : dict
-        What else is worth keeping: requests, memory, CPU. The figure fills it while it runs.
+        Counts by side: requests, bytes, processor time. The runs fill it; the last run's are kept.
     """
 
-    ours: Measure
-    reference: Measure | None = None
-    prepare: Callable[[], None] | None = None
-    warm_up: bool = True
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What a figure should reach.
-
-    Attributes
-    ----------
-    limit : float
-    of : {"ratio", "value"}
-        Of the median ratio, or of the median of our own values.
-    at_most : bool
-        The limit is an upper one.
-    """
-
-    limit: float
-    of: Literal["ratio", "value"] = "ratio"
-    at_most: bool = False
-
-    def met(self, value: float) -> bool:
-        return value <= self.limit if self.at_most else value >= self.limit
-
-
-Make: TypeAlias = Callable[[Environment], AbstractContextManager[Pair]]
+    runs: dict[str, Run]
+    warm_up: bool = False
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A registered figure; see `figure`."""
+    """One number a workload gives.
 
-    name: str
-    title: str
-    unit: str
-    against: str
-    goal: Goal | None
-    higher_is_better: bool
-    make: Make
-
-
-@dataclass(slots=True)
-class Result:
-    """Values of all pairs of one figure, in the order they were taken.
-
-    ``ratios`` are ours to the reference's, turned over where less is better: more than 1 always means that ours is
-    better.
+    Attributes
+    ----------
+    name : str
+        ``W6.back``; the part before the first dot names the workload.
+    title : str
+    unit : str
+        Which of the values of ``side`` it is.
+    side, against : str
+        The value of ``side`` is divided by that of ``against``; without ``against`` the value itself is the figure.
+    limit : float, optional
+        What should be reached.
+    at_most : bool
+        The limit is an upper one.
+    against_unit : str, optional
+        Where the other side's value has another name.
     """
 
     name: str
     title: str
     unit: str
-    against: str
+    side: str = "fsdriver"
+    against: str = ""
+    limit: float | None = None
+    at_most: bool = False
+    against_unit: str = ""
+
+    def met(self, value: float) -> bool | None:
+        if self.limit is None:
+            return None
+        return value <= self.limit if self.at_most else value >= self.limit
+
+    def belongs_to(self, name: str) -> bool:
+        """Whether ``name`` on the command line means this figure: ``W6`` all of its workload, ``W6.back`` one."""
+        return self.name == name or self.name.startswith(f"{name}.")
+
+
+@dataclass(slots=True)
+class Result:
+    """Values of all rounds of one figure, in the order they were taken."""
+
+    figure: Figure
     ours: list[float] = field(default_factory=list)
     reference: list[float] = field(default_factory=list)
-    ratios: list[float] = field(default_factory=list)
-    goal: Goal | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str | None = None
+
+    @property
+    def ratios(self) -> list[float]:
+        return [ours / other for ours, other in zip(self.ours, self.reference, strict=False)]
 
     @property
     def judged(self) -> float | None:
         """The number the goal is about."""
-        values = self.ours if self.goal and self.goal.of == "value" else self.ratios
+        values = self.ratios if self.figure.against else self.ours
         return statistics.median(values) if values else None
 
     @property
     def met(self) -> bool | None:
         """Whether the goal is reached; None without a goal or a value."""
-        return None if self.goal is None or self.judged is None else self.goal.met(self.judged)
+        return None if self.judged is None else self.figure.met(self.judged)
 
     def as_json(self) -> dict[str, Any]:
-        return asdict(self) | {"met": self.met}
+        return asdict(self) | {"ratios": self.ratios, "met": self.met}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The opposite of `as_json`."""
-        fields = {name: value for name, value in data.items() if name != "met"}
-        return cls(**fields | {"goal": Goal(**data["goal"]) if data["goal"] else None})
+        fields = {name: value for name, value in data.items() if name not in {"ratios", "met"}}
+        return cls(**fields | {"figure": Figure(**data["figure"])})
 
 
-_figures: dict[str, Figure] = {}
+Make: TypeAlias = Callable[[Environment], AbstractContextManager[Sides]]
 
 
-def figure(
-    name: str, title: str, *, unit: str, against: str = "", goal: Goal | None = None, higher_is_better: bool = True
-) -> Callable[[Make], Make]:
-    """Register a figure: a context manager that sets up, yields a `Pair`, and cleans up.
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A registered workload; see `workload`."""
 
-    Parameters
-    ----------
-    name : str
-        What it is called on the command line.
-    title, against : str
-        The work, and what it is compared with, as the table says it.
-    unit : str
-    goal : Goal, optional
-    higher_is_better : bool
-        False for seconds and memory.
-    """
+    figures: tuple[Figure, ...]
+    make: Make
+
+
+_workloads: list[Workload] = []
+
+
+def workload(*figures: Figure) -> Callable[[Make], Make]:
+    """Register a workload: a context manager that sets up, yields `Sides`, and cleans up; and the figures it gives."""
 
     def register(make: Make) -> Make:
-        if name in _figures:
-            raise ValueError(f"two figures are called {name}")
-        _figures[name] = Figure(name, title, unit, against, goal, higher_is_better, make)
+        _workloads.append(Workload(figures, make))
         return make
 
     return register
 
 
-def figures() -> Mapping[str, Figure]:
-    """All figures, in the order of their files' names."""
+def workloads() -> Sequence[Workload]:
+    """All workloads, in the order of their files' names."""
     package = importlib.import_module("benchmarks.figures")
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda found: found.name):
         importlib.import_module(f"benchmarks.figures.{module.name}")
-    return _figures
+    return _workloads
 
 
-def measure(one: Figure, environment: Environment, pairs: int = PAIRS) -> Result:
-    """Run a figure; what goes wrong is in `Result.error`."""
-    result = Result(one.name, one.title, one.unit, one.against, goal=one.goal)
+def choose(names: Sequence[str], absent: Collection[str]) -> list[Workload]:
+    """The workloads with those of their figures that names mean (all without any) and that need no side of ``absent``.
+
+    Raises
+    ------
+    KeyError
+        A name that means no figure.
+    """
+    known = workloads()
+    for name in names:
+        if not any(figure.belongs_to(name) for one in known for figure in one.figures):
+            raise KeyError(name)
+
+    def wanted(figure: Figure) -> bool:
+        named = not names or any(figure.belongs_to(name) for name in names)
+        return named and not {figure.side, figure.against} & set(absent)
+
+    chosen = [replace(one, figures=tuple(filter(wanted, one.figures))) for one in known]
+    return [one for one in chosen if one.figures]
+
+
+def measure(one: Workload, environment: Environment, rounds: int = ROUNDS) -> list[Result]:
+    """Run a workload; what goes wrong on a side is in `Result.error` of its figures."""
+    needed = {side for figure in one.figures for side in (figure.side, figure.against) if side}
+    taken: dict[str, list[Values]] = {side: [] for side in needed}
+    errors: dict[str, str] = {}
+    facts: dict[str, dict[str, Any]] = {}
     began = time.monotonic()
     try:
-        with one.make(environment) as pair:
-            for ours, reference in _runs(pair, pairs):
-                result.ours.append(ours)
-                if reference is not None:
-                    result.reference.append(reference)
-                    result.ratios.append(ours / reference if one.higher_is_better else reference / ours)
-            result.facts = pair.facts
-    except Exception as error:  # noqa: BLE001 - one figure that cannot be measured must not hide the others
+        with one.make(environment) as sides:
+            facts = sides.facts
+            runs = {side: run for side, run in sides.runs.items() if side in needed}
+            if sides.warm_up:
+                _round(runs, errors)
+            for _ in range(rounds):
+                for side, values in _round(runs, errors):
+                    taken[side].append(values)
+    except Exception as error:  # noqa: BLE001 - one workload that cannot be set up must not hide the others
         traceback.print_exc()
-        result.error = f"{type(error).__name__}: {error}"
-    result.seconds = time.monotonic() - began
+        errors |= dict.fromkeys(needed, f"{type(error).__name__}: {error}")
+    print(f"  {time.monotonic() - began:.0f} s", flush=True)
+    return [_result(figure, taken, errors, facts) for figure in one.figures]
+
+
+def _round(runs: Mapping[str, Run], errors: dict[str, str]) -> list[tuple[str, Values]]:
+    values = []
+    for side, run in runs.items():
+        if side in errors:
+            continue
+        try:
+            values.append((side, run()))
+        except WrongContent as error:
+            errors[side] = f"FAIL: {error}"
+        except Exception as error:  # noqa: BLE001 - as above, for one side
+            traceback.print_exc()
+            errors[side] = f"{type(error).__name__}: {error}"
+    return values
+
+
+def _result(
+    figure: Figure,
+    taken: Mapping[str, Sequence[Values]],
+    errors: Mapping[str, str],
+    facts: Mapping[str, dict[str, Any]],
+) -> Result:
+    result = Result(figure, facts={figure.side: facts.get(figure.side, {})})
+    result.error = errors.get(figure.side) or errors.get(figure.against)
+    if result.error is None:
+        result.ours = _column(taken[figure.side], figure.unit)
+        if figure.against:
+            result.reference = _column(taken[figure.against], figure.against_unit or figure.unit)
+            result.facts[figure.against] = facts.get(figure.against, {})
     return result
 
 
-def _runs(pair: Pair, pairs: int) -> Iterator[tuple[float, float | None]]:
-    def once(run: Measure) -> float:
-        if pair.prepare is not None:
-            pair.prepare()
-        return run()
-
-    if pair.warm_up:
-        once(pair.ours)
-        if pair.reference is not None:
-            once(pair.reference)
-    for _ in range(pairs):
-        yield once(pair.ours), None if pair.reference is None else once(pair.reference)
+def _column(values: Iterable[Values], unit: str) -> list[float]:
+    return [one[unit] for one in values]

@@ -1,21 +1,28 @@
-"""The pieces of work the figures time: the clock covers the file-system calls only."""
+"""The pieces of work that several workloads time, and the checks of what they gave: clocks cover the first only."""
 
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import random
-import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
-from benchmarks.environment import MIB
+import obstore
+from obstore.store import S3Store
 
-RANDOM_SECONDS: Final = 3.0
+from benchmarks.environment import MIB, WrongContent
+from benchmarks.mounts import Mount
+
+THREADS: Final = 8
+RANDOM_SECONDS: Final = 2
+POLL_SECONDS: Final = 0.02
+DURABLE_SECONDS: Final = 120.0
 
 
 def read_through(path: Path, step: int = MIB) -> float:
@@ -29,77 +36,113 @@ def read_through(path: Path, step: int = MIB) -> float:
     return total / (time.perf_counter() - began) / 1e6
 
 
-def random_reads(path: Path, block: int = 4096, seconds: float = RANDOM_SECONDS) -> float:
-    """Reads of ``block`` bytes a second at random aligned offsets, one at a time: fio (psync) where it is installed."""
-    fio = shutil.which("fio")
-    return _pread_loop(path, block, seconds) if fio is None else _fio(fio, path, block, seconds)
-
-
-def _fio(program: str, path: Path, block: int, seconds: float) -> float:
+def random_reads(path: Path, jobs: int = 1) -> float:
+    """Reads of 4 KiB a second at random offsets by fio (psync), each job one at a time."""
     command = [
-        program, "--name=random", f"--filename={path}", "--readonly", "--rw=randread", f"--bs={block}",
-        "--ioengine=psync", "--invalidate=0", "--time_based", f"--runtime={seconds}", "--randrepeat=0",
-        "--norandommap", "--output-format=json",
+        "fio", "--name=random", f"--filename={path}", "--readonly", "--rw=randread", "--bs=4k", "--ioengine=psync",
+        "--invalidate=0", "--time_based", f"--runtime={RANDOM_SECONDS}", "--randrepeat=0", "--norandommap",
+        f"--numjobs={jobs}", "--group_reporting", "--thread", "--output-format=json",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(done.stdout)["jobs"][0]["read"]["iops"])
 
 
-def _pread_loop(path: Path, block: int, seconds: float) -> float:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        offsets = [block * random.randrange(os.fstat(descriptor).st_size // block) for _ in range(20_000)]
-        count = 0
-        began = time.perf_counter()
-        while (passed := time.perf_counter() - began) < seconds:
-            for offset in offsets:
-                os.pread(descriptor, block, offset)
-            count += len(offsets)
-        return count / passed
-    finally:
-        os.close(descriptor)
-
-
-def open_read_close(paths: Sequence[str], rounds: int, block: int = 4096) -> float:
-    """Files a second, each opened, read once and closed."""
-    began = time.perf_counter()
-    for _ in range(rounds):
-        for path in paths:
-            descriptor = os.open(path, os.O_RDONLY)
-            os.read(descriptor, block)
-            os.close(descriptor)
-    return rounds * len(paths) / (time.perf_counter() - began)
-
-
-def read_files(paths: Sequence[str], threads: int = 8) -> float:
+def read_files(paths: Sequence[str], read: Callable[[str], int]) -> float:
     """Files a second, each read whole, by several threads in shuffled order."""
-    order = list(paths)
-    random.shuffle(order)
-
-    def read(path: str) -> int:
-        with open(path, "rb", buffering=0) as file:
-            return len(file.read())
-
+    order = random.sample(paths, len(paths))
     began = time.perf_counter()
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         count = sum(1 for _ in pool.map(read, order))
     return count / (time.perf_counter() - began)
 
 
-def create_files(directory: Path, count: int, data: bytes) -> float:
+def read_file(path: str) -> int:
+    """Length of a file that is read whole."""
+    with open(path, "rb", buffering=0) as file:
+        return len(file.read())
+
+
+def create_files(directory: Path, names: Sequence[str], data: bytes) -> float:
     """Files a second, each created, written and closed."""
-    directory.mkdir()
-    paths = [str(directory / f"{number:05d}") for number in range(count)]
+    paths = [str(directory / name) for name in names]
     began = time.perf_counter()
     for path in paths:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         os.write(descriptor, data)
         os.close(descriptor)
-    return count / (time.perf_counter() - began)
+    return len(names) / (time.perf_counter() - began)
 
 
-def walk(directory: Path) -> float:
-    """Entries a second of ``find -ls``."""
+def download(store: S3Store, key: str, size: int, keep: Path | None = None) -> float:
+    """MB/s of 8 MiB ranges by 8 threads; the bytes are thrown away, or kept in a file."""
+    step = 8 * MIB
+    descriptor = os.open(keep, os.O_WRONLY | os.O_CREAT) if keep else -1
+
+    def fetch(start: int) -> int:
+        data = obstore.get_range(store, key, start=start, end=min(start + step, size))
+        return os.pwrite(descriptor, data, start) if keep else len(data)
+
     began = time.perf_counter()
-    done = subprocess.run(["find", str(directory), "-ls"], capture_output=True, check=True)
-    return done.stdout.count(b"\n") / (time.perf_counter() - began)
+    with ThreadPoolExecutor(THREADS) as pool:
+        total = sum(pool.map(fetch, range(0, size, step)))
+    passed = time.perf_counter() - began
+    if keep:
+        os.close(descriptor)
+    if total != size:
+        raise WrongContent(f"{total} bytes of {key} instead of {size}")
+    return size / passed / 1e6
+
+
+# -- checks ----------------------------------------------------------------------------------------------------------
+
+
+def check_file(path: Path, expected: Path) -> None:
+    """Both have the same bytes.
+
+    Raises
+    ------
+    WrongContent
+    """
+    offset = 0
+    with path.open("rb") as one, expected.open("rb") as other:
+        while True:
+            ours, theirs = one.read(MIB), other.read(MIB)
+            if ours != theirs:
+                raise WrongContent(f"{path} differs within 1 MiB from offset {offset}")
+            if not ours:
+                return
+            offset += len(ours)
+
+
+def check_parts(parts: Mapping[int, bytes], expected: Path) -> None:
+    """Bytes by offset are those of the file. Raises WrongContent."""
+    with expected.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        for offset, data in parts.items():
+            if whole[offset : offset + len(data)] != data:
+                raise WrongContent(f"{len(data)} bytes at offset {offset} are not those of the object")
+
+
+def check_object(store: S3Store, key: str, expected: bytes | Path) -> None:
+    """The bucket has these bytes. Raises WrongContent."""
+    data = expected if isinstance(expected, bytes) else expected.read_bytes()
+    if bytes(obstore.get(store, key).bytes()) != data:
+        raise WrongContent(f"the object {key} has other bytes than were written")
+
+
+def wait_durable(mount: Mount, store: S3Store, prefix: str, sizes: Mapping[str, int]) -> None:
+    """Until the bucket has objects of these sizes: asked of our daemon; of others by listing.
+
+    Raises
+    ------
+    TimeoutError
+        It has not.
+    """
+    if mount.sync() or not mount.plain:
+        return
+    deadline = time.monotonic() + DURABLE_SECONDS
+    while time.monotonic() < deadline:
+        found = {entry["path"]: entry["size"] for page in obstore.list(store, prefix) for entry in page}
+        if all(found.get(key) == size for key, size in sizes.items()):
+            return
+        time.sleep(POLL_SECONDS)
+    raise TimeoutError(f"not all of {len(sizes)} objects are in the bucket after {DURABLE_SECONDS:.0f} s")

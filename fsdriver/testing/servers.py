@@ -49,6 +49,8 @@ class S3Service:
     reader_access_key, reader_secret_key : str
         An identity that may read and list only.
     pid : int
+    metrics : str
+        ``http://127.0.0.1:PORT/metrics``: requests by action and bytes by bucket, in Prometheus' text form.
     """
 
     endpoint: str
@@ -57,6 +59,7 @@ class S3Service:
     reader_access_key: str
     reader_secret_key: str
     pid: int
+    metrics: str
 
     def environment(self) -> dict[str, str]:
         """The standard variables that point any S3 client at this server."""
@@ -196,7 +199,7 @@ class SeaweedFS:
         self._write_identities(keys[0], keys[1], keys[2], keys[3])
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
-        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc = free_ports(8)
+        master, master_grpc, volume, volume_grpc, filer, filer_grpc, s3, s3_grpc, metrics = free_ports(9)
         command = [
             weed_binary(), "-alsologtostderr=true", "-v=0", f"-logdir={self.directory}", "server",
             f"-dir={data}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
@@ -206,6 +209,7 @@ class SeaweedFS:
             f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}", f"-filer.localSocket={self.directory}/filer.sock",
             "-s3", f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             "-s3.autoCreateBucket=false", f"-s3.config={self.directory}/identities.json",
+            f"-metricsPort={metrics}",
         ]  # fmt: skip
         log = self.directory / "weed.log"
         with log.open("wb") as out:
@@ -213,7 +217,15 @@ class SeaweedFS:
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.directory, start_new_session=True
             )
         _children[process.pid] = process
-        service = S3Service(f"http://127.0.0.1:{s3}", keys[0], keys[1], keys[2], keys[3], process.pid)
+        service = S3Service(
+            f"http://127.0.0.1:{s3}",
+            keys[0],
+            keys[1],
+            keys[2],
+            keys[3],
+            process.pid,
+            f"http://127.0.0.1:{metrics}/metrics",
+        )
         try:
             _wait_until_ready(service, process)
         except BaseException as error:
