@@ -59,7 +59,7 @@ class S3Service:
     reader_access_key: str
     reader_secret_key: str
     pid: int
-    metrics: str
+    metrics: str = ""
 
     def environment(self) -> dict[str, str]:
         """The standard variables that point any S3 client at this server."""
