@@ -48,11 +48,21 @@ class Epochs:
         """What the slot of ``name`` holds; equal values mean that nobody called `bump` in between."""
         return self._values[self._slot(name)]
 
-    def bump(self, name: str) -> None:
-        """Give the slot of ``name`` a value it never had: time, process and call number mixed into 64 bits."""
+    def bump(self, name: str) -> int:
+        """Give the slot of ``name`` a value it never had: time, process and call number mixed into 64 bits; returns it."""
         number = time.time_ns() ^ (os.getpid() << 40) ^ (next(self._bumps) << 20)
         # An aligned 8-byte store: readers see the old or the new value. Multiplication by an odd number is a bijection.
-        self._values[self._slot(name)] = (number * _SPREAD) & _MASK
+        value = self._values[self._slot(name)] = (number * _SPREAD) & _MASK
+        return value
+
+    def snapshot(self) -> bytes:
+        """All counters as they are now, for `moved_since`."""
+        return bytes(self._values)
+
+    def moved_since(self, snapshot: bytes, name: str) -> bool:
+        """Somebody called `bump` for ``name`` (or for another one of its slot) after the snapshot was taken."""
+        slot = self._slot(name)
+        return snapshot[slot * 8 : slot * 8 + 8] != self._values[slot : slot + 1].tobytes()
 
     def close(self) -> None:
         """Unmap; the file stays."""

@@ -44,15 +44,21 @@ class Directory:
     epoch_name : str
         Its name among all processes: store identity and key prefix.
     entries : dict
-        Known entries by name: (entry, time it was learned).
+        Known entries by name.
+    learned : dict
+        When an entry was learned, of those that are not from the listing.
     absent : dict
         Names known not to exist, with the time that was learned.
     unverified : set of str
         Names whose attribute record is of another version: they need a HEAD before their attributes are told.
     subdirectories : int
         How many of `entries` are directories.
+    listed_at : float
+        When the listing was told that `entries` is from.
     complete_at : float
         When `entries` last was the whole directory.
+    generation : object
+        Made anew whenever names or attributes here change: equal ones stand for equal listings.
     own, own_at : Entry, float
         Attributes of the directory itself.
     attributes, attributes_at : AttributeObject, float
@@ -63,16 +69,31 @@ class Directory:
 
     epoch_name: str
     epoch: int
-    entries: dict[str, tuple[Entry, float]] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    learned: dict[str, float] = field(default_factory=dict)
     absent: dict[str, float] = field(default_factory=dict)
     unverified: set[str] = field(default_factory=set)
     subdirectories: int = 0
+    listed_at: float = NEVER
     complete_at: float = NEVER
+    generation: object = field(default_factory=object)
     own: Entry | None = None
     own_at: float = NEVER
     attributes: AttributeObject | None = None
     attributes_at: float = NEVER
     changes: dict[str, Entry | None] | None = None
+
+    def told_at(self, name: str) -> float:
+        """When a known name was last told about."""
+        return max(self.learned.get(name, NEVER), self.listed_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """When the store was asked about directories that nobody had in mind yet, and what had been changed by then."""
+
+    at: float
+    epochs: bytes
 
 
 class Directories:
@@ -110,13 +131,14 @@ class Directories:
         self._limit = limit
         self._directories: OrderedDict[str, Directory] = OrderedDict()
         self._count = 0
+        self._forgotten = NEVER
         self._untold: dict[str, Directory] | None = None
 
     def current(self, path: str) -> Directory | None:
         """The directory, unless another process changed it since it was learned."""
         directory = self._directories.get(path)
         if directory is not None and directory.epoch != self._epochs.value(directory.epoch_name):
-            self.forget(path)
+            self._forget(path)
             return None
         return directory
 
@@ -140,15 +162,22 @@ class Directories:
             directory = self.current(parent)
             if directory is None:
                 return None
-            known = directory.entries.get(name)
-            if known is not None:
-                entry, learned = known
-                if now - max(learned, directory.complete_at) > self.ttl or name in directory.unverified:
+            entry = directory.entries.get(name)
+            if entry is not None:
+                if now - directory.told_at(name) > self.ttl:
                     return None
-                return self._own(path, now) if entry.kind is Kind.DIRECTORY else entry
+                if entry.kind is Kind.DIRECTORY and (own := self._own(path, now)) is not None:
+                    return own
+                return None if name in directory.unverified else entry
             if now - directory.complete_at <= self.ttl or now - directory.absent.get(name, NEVER) <= self.negative_ttl:
                 return MISSING
             return None
+
+    def is_complete(self, path: str) -> bool:
+        """`listing` would tell."""
+        with self.lock:
+            directory = self.current(path)
+            return directory is not None and self.clock() - directory.complete_at <= self.ttl
 
     def listing(self, path: str) -> Mapping[str, Entry] | None:
         """All entries of a directory if they are remembered and fresh."""
@@ -156,7 +185,7 @@ class Directories:
             directory = self.current(path)
             if directory is None or self.clock() - directory.complete_at > self.ttl:
                 return None
-            return {name: entry for name, (entry, _) in directory.entries.items()}
+            return dict(directory.entries)
 
     def subdirectories(self, path: str) -> int | None:
         """How many directories a directory holds, if its listing is remembered and fresh."""
@@ -191,9 +220,8 @@ class Directories:
                     return entry
                 if directory.absent.get(name, NEVER) > asked:
                     return None
-                known = directory.entries.get(name)
-                if known is not None and known[1] > asked:
-                    return known[0]
+                if name in directory.entries and directory.told_at(name) > asked:
+                    return directory.entries[name]
                 self._set(directory, name, entry, now)
             if entry is not None and entry.kind is Kind.DIRECTORY:
                 own = self.at(path)
@@ -202,6 +230,29 @@ class Directories:
                 self._drop(path)
             return entry
 
+    def tells_directory(self, path: str) -> bool:
+        """The directory above is known to have a subdirectory of that name."""
+        parent, name = split(path)
+        with self.lock:
+            directory = self.current(parent)
+            entry = None if directory is None else directory.entries.get(name)
+            return (
+                directory is not None
+                and entry is not None
+                and entry.kind is Kind.DIRECTORY
+                and self.clock() - directory.told_at(name) <= self.ttl
+            )
+
+    def learn_own(self, path: str, entry: Entry, asked: float) -> Entry | None:
+        """The store told attributes of a directory that `tells_directory` knows; what is true now, None: ask again."""
+        with self.lock:
+            if not self.tells_directory(path):
+                return None
+            directory = self.at(path)
+            if directory.own is None or directory.own_at <= asked:
+                directory.own, directory.own_at = entry, self.clock()
+            return directory.own
+
     def begin_listing(self, path: str) -> Directory:
         """A listing starts: from now on what this process changes is noted, to be applied on top of it."""
         with self.lock:
@@ -209,8 +260,20 @@ class Directories:
             directory.changes = {}
             return directory
 
-    def install(self, path: str, entries: Mapping[str, Entry], unverified: set[str], started: Directory) -> bool:
+    def install(
+        self,
+        path: str,
+        entries: dict[str, Entry],
+        unverified: set[str],
+        started: Directory,
+        since: float | None = None,
+    ) -> bool:
         """A whole listing arrived; what this process changed while it was under way is applied on top.
+
+        Parameters
+        ----------
+        since : float, optional
+            When the oldest answer in it was asked for; now if not given.
 
         Returns
         -------
@@ -222,16 +285,52 @@ class Directories:
             if self.current(path) is not started:
                 return False
             now = self.clock()
-            self._count += len(entries) - len(started.entries)
-            started.entries = {name: (entry, now) for name, entry in entries.items()}
-            started.subdirectories = sum(entry.kind is Kind.DIRECTORY for entry in entries.values())
-            started.absent.clear()
-            started.unverified = unverified
-            started.complete_at = now
+            self._fill(started, entries, unverified, now if since is None else since)
             for name, entry in changes.items():
                 self._set(started, name, entry, now)
             self._trim(path)
             return True
+
+    def ask(self) -> Question:
+        """A question is about to be put whose answer may be of many directories; see `install_answer`."""
+        return Question(self.clock(), self._epochs.snapshot())
+
+    def install_answer(
+        self, path: str, entries: dict[str, Entry], unverified: set[str], question: Question, since: float
+    ) -> bool:
+        """A whole listing arrived that was not asked for by name; what was learned later stands.
+
+        Returns
+        -------
+        bool
+            False if the directory was changed, listed or forgotten since the question was put.
+        """
+        with self.lock:
+            if self._forgotten >= question.at or self._epochs.moved_since(question.epochs, self._epoch_name(path)):
+                return False
+            directory = self.at(path)
+            if directory.complete_at >= question.at or directory.changes is not None:
+                return False
+            later = {
+                name: directory.entries.get(name)
+                for name in {*directory.learned, *directory.absent}
+                if directory.told_at(name) > question.at or directory.absent.get(name, NEVER) > question.at
+            }
+            self._fill(directory, entries, unverified, min(question.at, since))
+            for name, entry in later.items():
+                self._set(directory, name, entry, self.clock())
+            self._trim(path)
+            return True
+
+    def _fill(self, directory: Directory, entries: dict[str, Entry], unverified: set[str], when: float) -> None:
+        self._count += len(entries) - len(directory.entries)
+        directory.entries = entries
+        directory.subdirectories = sum(entry.kind is Kind.DIRECTORY for entry in entries.values())
+        directory.learned.clear()
+        directory.absent.clear()
+        directory.unverified = unverified
+        directory.listed_at = directory.complete_at = when
+        directory.generation = object()
 
     def change(self, path: str, entry: Entry | None) -> None:
         """A path was changed here: remember it, and tell the other processes."""
@@ -262,13 +361,16 @@ class Directories:
         with self.lock:
             self.change(path, entry)
             directory = self.at(path)
-            directory.entries.clear()
-            directory.subdirectories = 0
+            self._fill(directory, {}, set(), self.clock())
             directory.attributes, directory.attributes_at = AttributeObject(), self.clock()
-            directory.complete_at = self.clock()
 
     def forget(self, path: str, *, below: bool = False) -> None:
-        """Remember nothing of a directory (and, with ``below``, of all under it)."""
+        """Remember nothing of a directory (and, with ``below``, of all under it); answers under way are too old."""
+        with self.lock:
+            self._forgotten = self.clock()
+            self._forget(path, below=below)
+
+    def _forget(self, path: str, *, below: bool = False) -> None:
         with self.lock:
             prefix = f"{path}/" if path else ""
             doomed = [p for p in self._directories if p == path or p.startswith(prefix)] if below else [path]
@@ -285,7 +387,9 @@ class Directories:
             if directory is not None and path:
                 self._pop(directory, name)
                 directory.absent.pop(name, None)
+                directory.learned.pop(name, None)
                 directory.complete_at = NEVER
+                directory.generation = object()
             self.forget(path)
 
     @contextlib.contextmanager
@@ -308,9 +412,9 @@ class Directories:
             self._untold[directory.epoch_name] = directory
             return
         current = directory.epoch == self._epochs.value(directory.epoch_name)
-        self._epochs.bump(directory.epoch_name)
+        epoch = self._epochs.bump(directory.epoch_name)
         if current:
-            directory.epoch = self._epochs.value(directory.epoch_name)
+            directory.epoch = epoch
 
     def _own(self, path: str, now: float) -> Entry | None:
         directory = self.current(path)
@@ -320,8 +424,10 @@ class Directories:
 
     def _set(self, directory: Directory, name: str, entry: Entry | None, now: float) -> None:
         directory.unverified.discard(name)
+        directory.generation = object()
         if entry is None:
             self._pop(directory, name)
+            directory.learned.pop(name, None)
             directory.absent[name] = now
             if len(directory.absent) > 10_000:
                 directory.absent.clear()
@@ -330,21 +436,22 @@ class Directories:
         known = directory.entries.get(name)
         self._count += known is None
         directory.subdirectories += entry.kind is Kind.DIRECTORY
-        directory.subdirectories -= known is not None and known[0].kind is Kind.DIRECTORY
-        directory.entries[name] = (entry, now)
+        directory.subdirectories -= known is not None and known.kind is Kind.DIRECTORY
+        directory.entries[name] = entry
+        directory.learned[name] = now
 
     def _pop(self, directory: Directory, name: str) -> None:
         if (known := directory.entries.pop(name, None)) is not None:
             self._count -= 1
-            directory.subdirectories -= known[0].kind is Kind.DIRECTORY
+            directory.subdirectories -= known.kind is Kind.DIRECTORY
 
     def _drop(self, path: str) -> None:
         if path in self._directories:
-            self.forget(path, below=True)
+            self._forget(path, below=True)
 
     def _trim(self, keep: str) -> None:
         for path in list(self._directories):
             if self._count <= self._limit:
                 return
             if path != keep and self._directories[path].changes is None:
-                self.forget(path)
+                self._forget(path)

@@ -237,6 +237,8 @@ class Owing(Lookup):
             except Stale:
                 stored = None
                 continue
+            if merged.version and stored.version == ABSENT:
+                self.described.created(directory)
             memory.attributes, memory.attributes_at = merged, self.memory.clock()
             # Others remember the object as it was: they must ask for it again before the journal forgets what it lacked.
             self.memory.touch(directory)

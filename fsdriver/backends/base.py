@@ -104,6 +104,13 @@ class Backend(Calls, ABC):
             if token is None:
                 return
 
+    async def list_some(self, prefix: str, *, start_after: str = "", limit: int) -> tuple[Page, bool]:
+        """The next ``limit`` (up to 1,000) objects under a prefix, whatever their depth, and whether others follow.
+
+        Keys that share a prefix up to some ``/`` follow one another. Only where `Capabilities.flat_list` says so.
+        """
+        return await self._call("list", prefix, lambda: self._list_some(prefix, start_after, limit))
+
     # -- writing -----------------------------------------------------------------------------------------------------
 
     async def put(
@@ -280,6 +287,9 @@ class Backend(Calls, ABC):
     @abstractmethod
     async def _list_page(self, prefix: str, delimiter: bool, start_after: str, token: Any) -> tuple[Page, Any]:
         """One page of at most 1,000 entries, and what `_list_page` needs for the next one (None: it was the last)."""
+
+    async def _list_some(self, prefix: str, start_after: str, limit: int) -> tuple[Page, bool]:
+        raise Unsupported(f"{self.scheme}:// lists one level at a time", prefix)
 
     @abstractmethod
     async def _put(

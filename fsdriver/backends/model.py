@@ -60,6 +60,8 @@ class Capabilities:
     metadata: bool = False
     list_metadata: bool = False
     """`list` already returns `ObjectInfo.metadata` (``file://``: one lstat gives all)."""
+    flat_list: bool = False
+    """`list_some` tells many levels in one request."""
     markers: bool = True
     """``dir/`` keys can be stored; else directories are real (``file://``) or only implied."""
     strong_versions: bool = True

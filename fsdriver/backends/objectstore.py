@@ -55,7 +55,7 @@ class ObjectStoreBackend(Backend):
     """
 
     capabilities = Capabilities(
-        conditional_put=True, conditional_delete=True, multipart=True, server_copy=True, metadata=True
+        conditional_put=True, conditional_delete=True, multipart=True, server_copy=True, metadata=True, flat_list=True
     )
     delete_batch = 1000
     fork_safe = False
@@ -125,6 +125,10 @@ class ObjectStoreBackend(Backend):
 
     async def _list_page(self, prefix: str, delimiter: bool, start_after: str, token: Any) -> tuple[Page, Any]:
         return await self.sdk.call("", self.sdk.lister.page, prefix, delimiter, start_after, token)
+
+    async def _list_some(self, prefix: str, start_after: str, limit: int) -> tuple[Page, bool]:
+        page, token = await self.sdk.call("", self.sdk.lister.page, prefix, False, start_after, None, limit)
+        return page, token is not None
 
     async def sign(self, key: str, expires: int) -> str:
         return await self.sdk.call(key, self.sdk.sign, key, expires)
