@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -27,6 +27,8 @@ MISSING: Final = _Missing()
 """Known not to exist."""
 
 NEVER: Final = float("-inf")
+_CENTURIES: Final = 1e10
+"""Seconds that stand for an infinite time to live: what was never told is older than that."""
 
 
 def split(path: str) -> tuple[str, str]:
@@ -122,7 +124,7 @@ class Directories:
         clock: Callable[[], float],
         limit: int = 500_000,
     ) -> None:
-        self.ttl = ttl
+        self.ttl = min(ttl, _CENTURIES)
         self.negative_ttl = negative_ttl
         self.lock = threading.RLock()
         self.clock = clock
@@ -154,6 +156,11 @@ class Directories:
 
     def peek(self, path: str) -> Entry | _Missing | None:
         """The entry if it is remembered and fresh, `MISSING` if its absence is, None if the store must be asked."""
+        found = self.look(path)
+        return found[0] if isinstance(found, tuple) else found
+
+    def look(self, path: str) -> tuple[Entry, float] | _Missing | None:
+        """As `peek`, but an entry with how many seconds longer it may be trusted."""
         now = self.clock()
         with self.lock:
             if path == "":
@@ -164,14 +171,32 @@ class Directories:
                 return None
             entry = directory.entries.get(name)
             if entry is not None:
-                if now - directory.told_at(name) > self.ttl:
+                left = self.ttl - (now - directory.told_at(name))
+                if left < 0:
                     return None
                 if entry.kind is Kind.DIRECTORY and (own := self._own(path, now)) is not None:
-                    return own
-                return None if name in directory.unverified else entry
+                    return own[0], min(own[1], left)
+                return None if name in directory.unverified else (entry, left)
             if now - directory.complete_at <= self.ttl or now - directory.absent.get(name, NEVER) <= self.negative_ttl:
                 return MISSING
             return None
+
+    def look_many(self, path: str, wanted: Sequence[str]) -> tuple[list[Entry | None], float]:
+        """Fresh entries of names of one directory (None: must be asked for), and how many seconds they may be trusted."""
+        now = self.clock()
+        with self.lock:
+            directory = self.current(path)
+            left = NEVER if directory is None else self.ttl - (now - directory.listed_at)
+            if directory is None or left < 0:
+                return [None] * len(wanted), 0.0
+            found: list[Entry | None] = [directory.entries.get(name) for name in wanted]
+            for at, entry in enumerate(found):
+                if entry is not None and (entry.kind is Kind.DIRECTORY or directory.unverified):
+                    name = wanted[at]
+                    known = self.look(f"{path}/{name}" if path else name)
+                    found[at] = known[0] if isinstance(known, tuple) else None
+                    left = min(left, known[1]) if isinstance(known, tuple) else left
+            return found, left
 
     def is_complete(self, path: str) -> bool:
         """`listing` would tell."""
@@ -179,13 +204,25 @@ class Directories:
             directory = self.current(path)
             return directory is not None and self.clock() - directory.complete_at <= self.ttl
 
-    def listing(self, path: str) -> Mapping[str, Entry] | None:
+    def listing(self, path: str) -> dict[str, Entry] | None:
         """All entries of a directory if they are remembered and fresh."""
+        found = self.state(path)
+        return None if found is None else found[1]
+
+    def state(self, path: str) -> tuple[object, dict[str, Entry]] | None:
+        """As `listing`, with the generation: while `generation` tells the same, so does this."""
         with self.lock:
             directory = self.current(path)
             if directory is None or self.clock() - directory.complete_at > self.ttl:
                 return None
-            return dict(directory.entries)
+            return directory.generation, dict(directory.entries)
+
+    def generation(self, path: str) -> object:
+        """What stands for the present listing of a directory; None where it is not remembered and fresh."""
+        with self.lock:
+            directory = self.current(path)
+            fresh = directory is not None and self.clock() - directory.complete_at <= self.ttl
+            return directory.generation if directory is not None and fresh else None
 
     def subdirectories(self, path: str) -> int | None:
         """How many directories a directory holds, if its listing is remembered and fresh."""
@@ -416,11 +453,10 @@ class Directories:
         if current:
             directory.epoch = epoch
 
-    def _own(self, path: str, now: float) -> Entry | None:
+    def _own(self, path: str, now: float) -> tuple[Entry, float] | None:
         directory = self.current(path)
-        if directory is None or directory.own is None or now - directory.own_at > self.ttl:
-            return None
-        return directory.own
+        left = NEVER if directory is None else self.ttl - (now - directory.own_at)
+        return None if directory is None or directory.own is None or left < 0 else (directory.own, left)
 
     def _set(self, directory: Directory, name: str, entry: Entry | None, now: float) -> None:
         directory.unverified.discard(name)

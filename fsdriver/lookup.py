@@ -7,7 +7,7 @@ still found), never as missing.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
@@ -35,6 +35,23 @@ class Lookup(Listing):
             return self.uncommitted[path].entry
         found = self.memory.peek(path)
         return found if isinstance(found, Entry) else None
+
+    def cached_for(self, path: str) -> tuple[Entry, float] | None:
+        """As `cached`, with how many seconds longer the entry may be trusted."""
+        if path in self.uncommitted:
+            return self.uncommitted[path].entry, self.memory.ttl
+        found = self.memory.look(path)
+        return found if isinstance(found, tuple) else None
+
+    def cached_names(self, directory: str, wanted: Sequence[str]) -> tuple[list[Entry | None], float]:
+        """`cached_for` of many names of one directory; the time is that of the one that expires first."""
+        found, left = self.memory.look_many(directory, wanted)
+        if self.uncommitted:
+            inside = f"{directory}/" if directory else ""
+            for at, name in enumerate(wanted):
+                if (state := self.uncommitted.get(inside + name)) is not None:
+                    found[at] = state.entry
+        return found, left
 
     async def stat(self, path: str, *, fresh: bool = False) -> Entry:
         """Attributes of one path.

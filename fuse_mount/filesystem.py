@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from fsdriver.entry import Entry, Kind
+from fsdriver.entry import TYPE_BITS, Entry, Kind
 from fsdriver.errors import NotFound, ReadOnly, Stale
 from fsdriver.runtime import on_loop
 
@@ -69,15 +69,21 @@ class FileSystem:
 
     def known_entry(self, node: Node) -> Entry | None:
         """Attributes that need no waiting, or None."""
+        found = self.known_for(node)
+        return None if found is None else found[0]
+
+    def known_for(self, node: Node) -> tuple[Entry, float | None] | None:
+        """As `known_entry`, with the seconds for which they may still be trusted (None: as of now)."""
         if node.route is None:
-            return self._synthetic_entry(node)
+            return self._synthetic_entry(node), None
         path = node.path()
         if path is None:
-            return replace_links(node.entry)
-        entry = node.route.cached(path)
-        if entry is None or node.kind is Kind.DIRECTORY or not self.table.changed(node, entry):
-            return entry
-        return self._changed(node, path)
+            entry = replace_links(node.entry)
+            return None if entry is None else (entry, None)
+        found = node.route.cached_for(path)
+        if found is None or node.kind is Kind.DIRECTORY or not self.table.changed(node, found[0]):
+            return found
+        return self._changed(node, path), None
 
     async def entry(self, node: Node) -> Entry:
         """Attributes of a node.
@@ -170,21 +176,37 @@ class FileSystem:
             inside += node.route.memory.subdirectories(path) or 0
         return entry.nlink + inside
 
-    def attr_reply(self, node: Node, entry: Entry) -> bytes:
-        """``struct fuse_attr_out``."""
-        seconds, nanoseconds = self._ttl_of(node.route, 0)
+    def attr_reply(self, node: Node, entry: Entry, left: float | None = None) -> bytes:
+        """``struct fuse_attr_out``; ``left`` are the seconds it may be trusted, None: the time to live of the route."""
+        seconds, nanoseconds = self._ttl_of(node.route, 0) if left is None else _ttl(left)
         return ATTR_HEAD.pack(seconds, nanoseconds, 0) + self.pack_attributes(node, entry)
 
-    def entry_reply(self, node: Node, entry: Entry) -> bytes:
-        """``struct fuse_entry_out``; the node must have been looked up.
+    def entry_reply(self, node: Node, entry: Entry, left: float | None = None) -> bytes:
+        """``struct fuse_entry_out``; the node must have been looked up. ``left`` as of `attr_reply`.
 
         All names of a hard-linked file show the attributes of the one its node hangs by, as fstat(2) does.
         """
         if len(node.names) > 1 and node.route is not None:
             entry = node.route.cached(node.path() or "") or entry
-        seconds, nanoseconds = self._ttl_of(node.route, 0)
+        seconds, nanoseconds = self._ttl_of(node.route, 0) if left is None else _ttl(left)
         head = ENTRY_HEAD.pack(node.nodeid, 0, seconds, seconds, nanoseconds, nanoseconds)
         return head + self.pack_attributes(node, entry)
+
+    def plain_attributes(self, entry: Entry) -> tuple[int, ...]:
+        """Fields of ``struct fuse_attr`` of what is no directory, is not open and has one name."""
+        mtime_s, mtime_ns = divmod(entry.mtime_ns, SECOND)
+        atime_s, atime_ns = (mtime_s, mtime_ns) if entry.atime_ns == entry.mtime_ns else divmod(entry.atime_ns, SECOND)
+        ctime_s, ctime_ns = (mtime_s, mtime_ns) if entry.ctime_ns == entry.mtime_ns else divmod(entry.ctime_ns, SECOND)
+        size = entry.size
+        return (
+            entry.ino, size, (size + 511) >> 9, atime_s & _U64, mtime_s & _U64, ctime_s & _U64, atime_ns, mtime_ns,
+            ctime_ns, TYPE_BITS[entry.kind] | entry.mode, 1, entry.uid, entry.gid, entry.rdev,
+            BLOCK_SIZE, 0,
+        )  # fmt: skip
+
+    def lifetime(self, left: float) -> tuple[int, int]:
+        """Seconds and nanoseconds for which something may be trusted, as replies say it."""
+        return _ttl(left)
 
     def negative_reply(self, route: Route) -> bytes:
         """An entry with nodeid 0: the kernel may remember for ``negative_ttl`` that there is none. Empty: it may not."""
@@ -240,7 +262,7 @@ _U64: Final = (1 << 64) - 1
 
 
 def _ttl(seconds: float) -> tuple[int, int]:
-    return FOREVER if seconds >= LONGEST_TTL else split_time(seconds)
+    return FOREVER if seconds >= LONGEST_TTL else split_time(max(seconds, 0.0))
 
 
 def replace_links(entry: Entry | None) -> Entry | None:

@@ -34,12 +34,22 @@ class FileHandle:
 
 
 class DirectoryHandle:
-    """One open directory; ``entries`` is the snapshot that cookies count in, taken when reading begins."""
+    """One open directory.
 
-    __slots__ = ("entries", "node")
+    Attributes
+    ----------
+    node : Node
+    kept : bool
+        The kernel keeps what is read through it.
+    entries : list or None
+        The snapshot that cookies count in, taken when reading begins.
+    """
 
-    def __init__(self, node: Node) -> None:
+    __slots__ = ("entries", "kept", "node")
+
+    def __init__(self, node: Node, *, kept: bool = False) -> None:
         self.node = node
+        self.kept = kept
         self.entries: list[tuple[str, Entry | None]] | None = None
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .openfile import OpenState
 
 
+_making_gates = threading.Lock()
+
+
 @dataclass(slots=True)
 class Branch:
     """One directory of the skeleton of the tree: where routes hang, and the synthetic directories above them."""
@@ -76,13 +79,17 @@ class Node:
         Set from the first open to the last release.
     pages_valid : bool
         The pages the kernel may keep are those of the present bytes.
+    readers : int
+        Open handles of a directory.
+    listed : object
+        Generation of the listing that the kernel may keep of a directory.
     synthetic : object
         What a part of ``.fsdriver`` stands for (`fuse_mount.synthetic`), else None.
     """
 
     __slots__ = (
-        "branch", "children", "content", "entry", "far", "gate", "ino", "kind", "lookups", "names", "nodeid", "opened",
-        "pages_valid", "route", "synthetic",
+        "_gate", "branch", "children", "content", "entry", "far", "ino", "kind", "listed", "lookups", "names", "nodeid",
+        "opened", "pages_valid", "readers", "route", "synthetic",
     )  # fmt: skip
 
     def __init__(self, nodeid: int, kind: Kind, route: Route | None, ino: int) -> None:
@@ -100,7 +107,20 @@ class Node:
         self.opened: OpenState | None = None
         self.pages_valid = False
         self.synthetic: object = None
-        self.gate = Gate()
+        self.readers = 0
+        self.listed: object = None
+        self._gate: Gate | None = None
+
+    @property
+    def gate(self) -> Gate:
+        """Held by whoever changes what is open; made when first needed, for most nodes never."""
+        gate = self._gate
+        if gate is None:
+            with _making_gates:
+                gate = self._gate
+                if gate is None:
+                    gate = self._gate = Gate()
+        return gate
 
     @property
     def detached(self) -> bool:
@@ -192,6 +212,11 @@ class NodeTable:
                 node.content = content_of(node.route, entry)
             node.lookups += 1
             return node
+
+    def lookup_many(self, parent: Node, found: Sequence[tuple[str, Entry | None]]) -> list[Node | None]:
+        """`lookup` of many names of one directory, None for those without an entry."""
+        with self.lock:
+            return [None if entry is None else self.lookup(parent, name, entry) for name, entry in found]
 
     def lookup_branch(self, parent: Node, branch: Branch) -> Node:
         """The node of a skeleton directory, with one more kernel reference."""

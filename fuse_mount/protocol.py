@@ -158,6 +158,8 @@ INIT_OUT: Final = Struct("<IIIIHHIIHHIIH22x")
 max_stack_depth request_timeout."""
 STATFS_OUT: Final = Struct("<5Q4I24x")  # blocks bfree bavail files ffree bsize namelen frsize padding
 DIRENT: Final = Struct("<QQII")  # ino off namelen type
+DIRENT_PLUS: Final = Struct("<QQQQII6Q10IQQII")
+"""``struct fuse_direntplus``: ENTRY_HEAD, ATTR and DIRENT in one."""
 WRITE_OUT: Final = Struct("<II")  # size padding
 LSEEK_OUT: Final = Struct("<Q")
 XATTR_OUT: Final = Struct("<II")  # size padding

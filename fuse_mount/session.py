@@ -45,7 +45,6 @@ WANTED: Final = (
     | InitFlag.ATOMIC_O_TRUNC
     | InitFlag.BIG_WRITES
     | InitFlag.DO_READDIRPLUS
-    | InitFlag.READDIRPLUS_AUTO
     | InitFlag.ASYNC_DIO
     | InitFlag.PARALLEL_DIROPS
     | InitFlag.MAX_PAGES
@@ -55,7 +54,9 @@ WANTED: Final = (
     | InitFlag.HAS_EXPIRE_ONLY
     | InitFlag.PASSTHROUGH
 )
-"""Asked for. HANDLE_KILLPRIV_V2 keeps the kernel from asking for ``security.capability`` before every write."""
+"""Asked for. HANDLE_KILLPRIV_V2 keeps the kernel from asking for ``security.capability`` before every write. Without
+READDIRPLUS_AUTO every page of a directory comes with attributes: find(1) reads a large directory whole before it asks for
+the first of them, each of which would cost a LOOKUP then."""
 
 _CANCELLED: Final = frozenset(
     {Opcode.LOOKUP, Opcode.GETATTR, Opcode.READ, Opcode.READDIR, Opcode.READDIRPLUS, Opcode.OPENDIR}

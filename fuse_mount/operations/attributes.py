@@ -50,8 +50,8 @@ _TO_ROUTE: Final = (
 def getattr_(fs: FileSystem, request: Request) -> Answer:
     """GETATTR."""
     node = fs.table[request.nodeid]
-    entry = fs.known_entry(node)
-    return fs.attr_reply(node, entry) if entry is not None else _getattr(fs, node)
+    found = fs.known_for(node)
+    return fs.attr_reply(node, *found) if found is not None else _getattr(fs, node)
 
 
 async def _getattr(fs: FileSystem, node: Node) -> Reply:

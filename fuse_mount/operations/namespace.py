@@ -53,9 +53,10 @@ def lookup(fs: FileSystem, request: Request) -> Answer:
         node, entry = found
         return fs.entry_reply(node, entry) if entry is not None else _finish_special(fs, node)
     route, path = fs.child_path(parent, name)
-    known = route.cached(path)
-    if known is not None:
-        return fs.entry_reply(fs.table.lookup(parent, name, known), known)
+    found_for = route.cached_for(path)
+    if found_for is not None:
+        known, left = found_for
+        return fs.entry_reply(fs.table.lookup(parent, name, known), known, left)
     return _lookup_cold(fs, parent, name)
 
 
@@ -73,7 +74,9 @@ async def _lookup_cold(fs: FileSystem, parent: Node, name: str) -> Reply:
         entry = await route.stat(path)
     except NotFound:
         return fs.negative_reply(route)
-    return fs.entry_reply(fs.table.lookup(parent, name, entry), entry)
+    found = route.cached_for(path)
+    left = found[1] if found is not None and found[0] is entry else None
+    return fs.entry_reply(fs.table.lookup(parent, name, entry), entry, left)
 
 
 def forget(fs: FileSystem, request: Request) -> None:
