@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
+    from fsdriver.route import Route
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 
@@ -46,11 +47,12 @@ def opendir(fs: FileSystem, request: Request) -> Answer:
     One handle at a time fills what the kernel keeps, so that it never joins two snapshots.
     """
     node = fs.table[request.nodeid]
-    flags = OpenFlag(0)
+    flags, path = OpenFlag(0), node.path() if node.route is not None else None
+    current = node.route.memory.generation(path) if node.route is not None and path is not None else None
     with fs.table.lock:
-        if node.route is not None and not node.readers and (path := node.path()) is not None:
+        if path is not None and not node.readers:
             flags = OpenFlag.CACHE_DIR
-            if node.listed is not None and node.listed is node.route.memory.generation(path):
+            if current is not None and node.listed is current:
                 flags |= OpenFlag.KEEP_CACHE
             else:
                 node.listed = None
