@@ -6,7 +6,7 @@ import itertools
 import stat
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdriver.entry import TYPE_BITS, Entry
+from fsdriver.entry import TYPE_BITS, Entry, Kind
 from fsdriver.errors import NotFound, Stale
 from fsdriver.fuse_mount.handles import DirectoryHandle
 from fsdriver.fuse_mount.protocol import (
@@ -212,7 +212,7 @@ def _pack_plus(
             result += _NO_ENTRY + pack_dirent(ino, position, raw, kind)
             continue
         ino = entry.ino
-        if node.opened is None and not entry.links:
+        if node.opened is None and not entry.links and entry.kind is not Kind.DIRECTORY:
             result += pack(
                 node.nodeid, 0, seconds, seconds, nanoseconds, nanoseconds, *plain(entry), ino, position, len(raw), kind
             )  # fmt: skip
