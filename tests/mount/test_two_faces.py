@@ -113,7 +113,8 @@ class Peer:
 @pytest.fixture(scope="module", params=["local-back", "libfuse-back", "s3-back", "s3-through"])
 def tree(request, module_trees) -> MountedTree:
     kind, write = request.param.split("-")
-    return make_tree(kind, module_trees, request).mount(f"write={write}")
+    # What the other process changed shows because it tells, not because the ttl has ended.
+    return make_tree(kind, module_trees, request).mount(f"write={write}", "ttl=1h")
 
 
 @pytest.fixture(scope="module")
