@@ -305,7 +305,7 @@ def test_many_writers_of_one_file(here):
     assert path.read_bytes() == b"".join(bytes([block % 8]) * 4096 for block in range(64))
 
 
-def test_writing_clears_set_user_id(here):
+def test_writing_clears_set_user_id(root, here):
     path = put(here / "f", b"#!")
     os.chown(path, 1000, 1000)
     os.chmod(path, 0o6777)

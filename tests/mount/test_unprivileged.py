@@ -34,7 +34,7 @@ class User:
         for place in (home, self.root, self.bucket):
             os.chown(place, UID, UID)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         folders = {f"FSDRIVER_{name}_DIR": str(self.home / name.lower()) for name in ("CACHE", "STATE", "RUNTIME")}
         return subprocess.run(
             [*self._python, *arguments],
@@ -46,9 +46,14 @@ class User:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout,
             check=False,
         )
+
+    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run tests of this folder."""
+        places = ["-p", "no:cacheprovider", f"--basetemp={self.home / 'tests'}", f"--rootdir={REPOSITORY}"]
+        return self.run("-m", "pytest", "-q", "-rfEs", *places, *arguments, timeout=900)
 
     def fsdriver(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.run("-m", "fsdriver", *arguments)
@@ -164,3 +169,13 @@ def test_a_user_may_not_command_the_daemon_of_another(trees, user):
         f"ask(Path({str(tree.places / 'run')!r}) / 'mount-x.sock', '/', 'status', 5, {{}})",
     )
     assert done.returncode != 0
+
+
+@pytest.mark.timeout(900)
+def test_the_core_of_the_mount_tests_passes_without_privileges(user, device):
+    if user.run("-c", "import pytest, pytest_timeout").returncode:
+        pytest.skip("the user has no pytest")
+    files = [str(REPOSITORY / "tests" / "mount" / name) for name in ("test_files.py", "test_names.py")]
+    done = user.pytest("-k", "local or libfuse", *files)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
