@@ -16,7 +16,7 @@ from fsdriver.errors import FsdriverError
 from . import device as devices
 from .notify import Message, Notifier
 from .operations import bind
-from .passthrough import self_test
+from .passthrough import refusal, self_test
 from .protocol import MINOR_EPOCH, InitFlag, Opcode
 from .session import Session
 from .synthetic import DIRECTORY, PROBE, Probe
@@ -111,7 +111,7 @@ class KernelTransport:
         try:
             passthrough.release(passthrough.register(descriptor))
         except OSError as error:
-            return f"the kernel refuses a file of the cache: {error.strerror} (it takes CAP_SYS_ADMIN)"
+            return refusal(error)
         self._fs.probe = Probe(descriptor, self._fs.synthetic.ino + 100)
         try:
             return self_test(f"{self._request.directory}/{DIRECTORY}/{PROBE}", PROBE_SIZE, session.served)

@@ -6,6 +6,7 @@ the mount, never by a version number.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import mmap
@@ -79,6 +80,18 @@ class Passthrough:
         """Give an id back; files that are open keep working."""
         self.in_use -= 1
         fcntl.ioctl(self.device, BACKING_CLOSE, backing_id.to_bytes(4, "little"))
+
+
+def refusal(error: OSError) -> str:
+    """Why the kernel does not take a local file."""
+    if error.errno == errno.EPERM:
+        return "the kernel refuses it to this process (it takes CAP_SYS_ADMIN)"
+    if error.errno == errno.ELOOP:
+        return (
+            f"the cache lies on more than {MAX_STACK_DEPTH - 1} stacked file system (overlayfs on overlayfs); "
+            "give [cache] dir another place, e.g. a volume"
+        )
+    return f"the kernel refuses a file of the cache: {error.strerror}"
 
 
 def self_test(path: str, size: int, served: Callable[[Opcode], int]) -> str:

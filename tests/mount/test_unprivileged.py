@@ -34,7 +34,7 @@ class User:
         for place in (home, self.root, self.bucket):
             os.chown(place, UID, UID)
 
-    def run(self, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
         folders = {f"FSDRIVER_{name}_DIR": str(self.home / name.lower()) for name in ("CACHE", "STATE", "RUNTIME")}
         return subprocess.run(
             [*self._python, *arguments],
@@ -42,7 +42,7 @@ class User:
             group=UID,
             extra_groups=[],
             cwd=self.home,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home), **folders, **self._environment},
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home), **folders, **self._environment, **more},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -55,8 +55,8 @@ class User:
         places = ["-p", "no:cacheprovider", f"--basetemp={self.home / 'tests'}", f"--rootdir={REPOSITORY}"]
         return self.run("-m", "pytest", "-q", "-rfEs", *places, *arguments, timeout=900)
 
-    def fsdriver(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "fsdriver", *arguments)
+    def fsdriver(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return self.run("-m", "fsdriver", *arguments, **more)
 
 
 def _runs_as_user(python: str, environment: dict[str, str]) -> bool:
@@ -149,6 +149,12 @@ def test_a_closed_device_is_explained(user):
         os.chmod("/dev/fuse", before)
     assert done.returncode != 0
     assert "chmod 0666 /dev/fuse" in done.stderr
+
+
+def test_a_missing_helper_is_explained(user, device):
+    done = user.fsdriver("mount", f"file://{user.bucket}", str(user.root), PATH=str(user.home))
+    assert done.returncode != 0
+    assert "apt-get install fuse3" in done.stderr
 
 
 def test_allow_other_is_explained(user, device):
