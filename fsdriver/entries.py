@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Final
 
 from fsdriver import names
 from fsdriver.attributes import META_PREFIX, Record, apply_metadata, apply_record
 from fsdriver.backends.base import Backend, ObjectInfo
 from fsdriver.entry import Entry, Kind
 from fsdriver.pending import Action, Pending
+
+_FILE: Final = Kind.FILE
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,7 @@ class Entries:
         self.root_key = f"{prefix}/" if prefix else ""
         self.defaults = defaults
         self.foreign_metadata = foreign_metadata
+        self._inode_salt = f"{backend.identity}|".encode(errors="surrogateescape")
 
     # -- keys --------------------------------------------------------------------------------------------------------
 
@@ -78,7 +82,7 @@ class Entries:
 
     def inode(self, key: str) -> int:
         """The 63-bit inode number an object gets at its creation."""
-        digest = hashlib.sha256(f"{self.backend.identity}|{key}".encode(errors="surrogateescape")).digest()
+        digest = hashlib.sha256(self._inode_salt + key.encode("utf-8", "surrogateescape")).digest()
         return int.from_bytes(digest[:8], "big") >> 1 | 2
 
     def _epoch_name(self, path: str) -> str:
@@ -96,11 +100,11 @@ class Entries:
 
     def from_object(self, info: ObjectInfo, record: Record | None) -> tuple[Entry, bool]:
         """Entry of an object, and whether its attributes still need a HEAD."""
-        d = self.defaults
-        entry = Entry(
-            Kind.FILE, size=info.size, version=info.version, mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=info.mtime_ns,
-            mtime_ns=info.mtime_ns, ctime_ns=info.mtime_ns, ino=self.inode(info.key),
-        )  # fmt: skip
+        d, when = self.defaults, info.mtime_ns
+        # By position: listings make a great many.
+        entry = Entry(_FILE, info.size, info.version, d.mode, d.uid, d.gid, when, when, when, self.inode(info.key))
+        if record is None and info.metadata is None:
+            return entry, self.foreign_metadata
         native = self.backend.capabilities.list_metadata
         if record is not None and record.get("etag", "") == info.version:
             return apply_record(entry, record), False

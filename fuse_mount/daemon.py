@@ -13,7 +13,7 @@ from fsdriver.errors import FsdriverError
 
 from .control import socket_path
 from .device import heal
-from .memory import keep_freed_memory
+from .memory import keep_freed_memory, settle_collector
 from .mounts import check_mountpoint, resolve
 from .service import detach_streams, log_in_background, log_to_stderr, raise_limits
 
@@ -68,6 +68,7 @@ def _run(config: Config, directory: str, options: MountOptions, tell: Callable[[
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = MountServer(config, directory, options)
     server.start()
+    settle_collector()
     tell()
     return server.serve()
 

@@ -14,9 +14,9 @@ ABSENT: Final = ""
 """As ``if_version``: the key must not exist (If-None-Match: *)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ObjectInfo:
-    """What a store tells about one object.
+    """What a store tells about one object. Treated as immutable; not frozen, because listings make a great many.
 
     Attributes
     ----------
