@@ -65,8 +65,9 @@ class Environment:
         self._server = SeaweedFS(self.directory / "s3")
         self._service: S3Service | None = None
         self._objects: dict[str, str] = {}
-        self.peaks: dict[str, list[float]] = {}
-        """Largest resident memory of each daemon so far, MiB, by side."""
+        self._kept = contextlib.ExitStack()
+        self._cached: dict[str, Mount] = {}
+        self._mounts: list[Mount] = []
 
     def __enter__(self) -> Self:
         return self
@@ -74,8 +75,11 @@ class Environment:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        try:
+            self._kept.close()
+        finally:
+            self._server.stop()
+            shutil.rmtree(self.directory, ignore_errors=True)
 
     # -- the store ---------------------------------------------------------------------------------------------------
 
@@ -148,10 +152,21 @@ class Environment:
             home = keep or stack.enter_context(self.folder())
             point = stack.enter_context(self.folder())
             mount = stack.enter_context(SIDES[side](self.service, bucket, home, point))
+            self._mounts.append(mount)
             try:
                 yield mount
             finally:
-                self.peaks.setdefault(side, []).append(mount.peak_memory())
+                mount.peak_memory()
+
+    def cached(self, side: str) -> Mount:
+        """A mount that has read the large object once and keeps it; one for all workloads that read it again."""
+        if side not in self._cached:
+            self._cached[side] = self._kept.enter_context(self.mount(self.large().bucket, side))
+        return self._cached[side]
+
+    def peaks(self) -> list[float]:
+        """Largest resident memory of each daemon of ours so far, MiB."""
+        return [mount.peak_memory() for mount in self._mounts if mount.control is not None]
 
     def mounts(self, stack: contextlib.ExitStack) -> Callable[[str], Mount]:
         """One mount for each side of a workload, made when first asked for, each on a bucket of its own."""

@@ -108,7 +108,7 @@ def _ours(
 def _theirs(side: str, service: S3Service, bucket: str, home: Path, point: Path) -> Iterator[Mount]:
     peer = peers.PEERS[side]
     with peers.mounted(peer, service, bucket, home, point):
-        yield Mount(side, bucket, point, home / "cache", daemon_of(point))
+        yield Mount(side, bucket, point, home / "cache", daemon_of(home if side == "juicefs" else point))
 
 
 UNPRIVILEGED: Final = {"passthrough": "off", "read_ahead": "128"}
@@ -148,11 +148,15 @@ def _fsdriver(arguments: list[str], environ: Mapping[str, str]) -> None:
         raise RuntimeError(f"fsdriver {' '.join(arguments)}: status {done.returncode}\n{done.stderr}{done.stdout}")
 
 
-def daemon_of(point: Path) -> psutil.Process:
-    """The process that serves a mount point: the directory stays in its command line."""
-    found = [one for one in psutil.process_iter() if str(point) in _command_line(one) and one.pid != os.getpid()]
+def daemon_of(place: Path) -> psutil.Process:
+    """The process with a directory in its command line: the mount point, or another that it was given."""
+    found = [
+        one
+        for one in psutil.process_iter()
+        if one.pid != os.getpid() and any(str(place) in argument for argument in _command_line(one))
+    ]
     if not found:
-        raise RuntimeError(f"no daemon serves {point}")
+        raise RuntimeError(f"no daemon serves {place}")
     return max(found, key=lambda process: process.create_time())
 
 

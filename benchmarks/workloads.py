@@ -129,8 +129,8 @@ def check_object(store: S3Store, key: str, expected: bytes | Path) -> None:
         raise WrongContent(f"the object {key} has other bytes than were written")
 
 
-def wait_durable(mount: Mount, store: S3Store, prefix: str, sizes: Mapping[str, int]) -> None:
-    """Until the bucket has objects of these sizes: asked of our daemon; of others by listing.
+def wait_durable(mount: Mount, store: S3Store, sizes: Mapping[str, int]) -> None:
+    """Until the bucket has objects of these sizes, all in one folder: asked of our daemon; of others by listing.
 
     Raises
     ------
@@ -139,6 +139,7 @@ def wait_durable(mount: Mount, store: S3Store, prefix: str, sizes: Mapping[str, 
     """
     if mount.sync() or not mount.plain:
         return
+    prefix = os.path.dirname(next(iter(sizes))) or None
     deadline = time.monotonic() + DURABLE_SECONDS
     while time.monotonic() < deadline:
         found = {entry["path"]: entry["size"] for page in obstore.list(store, prefix) for entry in page}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.environment import Environment
@@ -30,35 +30,34 @@ def _cached(
     """
     large = environment.large()
     sides = Sides({}, warm_up=True)
-    with ExitStack() as stack:
-        ready: dict[str, tuple[Path, Mount]] = {}
+    read: dict[str, Path] = {}
 
-        def native() -> Values:
+    def native() -> Values:
+        if drop:
+            drop(large.path, None)
+        return work(large.path)
+
+    def mounted(side: str) -> Run:
+        def run() -> Values:
+            mount = environment.cached(side)
+            path = mount.directory / large.key
+            if side not in read:
+                check_file(path, large.path)
+                read[side] = path
             if drop:
-                drop(large.path, None)
-            return work(large.path)
+                drop(path, mount)
+            with environment.counters(mount) as counters:
+                values = work(path)
+            sides.facts[side] = counters.facts
+            return values
 
-        def mounted(side: str) -> Run:
-            def run() -> Values:
-                if side not in ready:
-                    mount = stack.enter_context(environment.mount(large.bucket, side))
-                    ready[side] = mount.directory / large.key, mount
-                    check_file(ready[side][0], large.path)
-                path, mount = ready[side]
-                if drop:
-                    drop(path, mount)
-                with environment.counters(mount) as counters:
-                    values = work(path)
-                sides.facts[side] = counters.facts
-                return values
+        return run
 
-            return run
-
-        read_through(large.path)
-        sides.runs = {"native": native, **{side: mounted(side) for side in ("fsdriver", "unprivileged", "s3fs")}}
-        yield sides
-        for path, _ in ready.values():
-            check_file(path, large.path)
+    read_through(large.path)
+    sides.runs = {"native": native, **{side: mounted(side) for side in ("fsdriver", "unprivileged", "s3fs")}}
+    yield sides
+    for path in read.values():
+        check_file(path, large.path)
 
 
 def _drop_everything(path: Path, mount: Mount | None) -> None:

@@ -73,7 +73,7 @@ def write_large(environment: Environment) -> Iterator[Sides]:
                     began = time.perf_counter()
                     write_file(path, source)
                     closed = time.perf_counter() - began
-                    wait_durable(mount, store, "file", {"file": SIZE})
+                    wait_durable(mount, store, {"file": SIZE})
                     passed = time.perf_counter() - began
                 sides.facts[side] = counters.facts
                 if mount.plain:

@@ -59,7 +59,7 @@ def create_small(environment: Environment) -> Iterator[Sides]:
                 with environment.counters(mount) as counters:
                     began = time.perf_counter()
                     speed = create_files(mount.directory / folder, NAMES, data)
-                    wait_durable(mount, store, folder, sizes)
+                    wait_durable(mount, store, sizes)
                     passed = time.perf_counter() - began
                 sides.facts[side] = counters.facts
                 if mount.plain:

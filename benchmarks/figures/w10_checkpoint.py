@@ -57,7 +57,7 @@ def checkpoint(environment: Environment) -> Iterator[Sides]:
                 with environment.mount(bucket, side) as mount:
                     with environment.counters(mount) as counters:
                         seconds = _save(mount.directory, source)
-                        wait_durable(mount, store, "checkpoint", {"checkpoint": SIZE})
+                        wait_durable(mount, store, {"checkpoint": SIZE})
                     sides.facts[side] = counters.facts
                 if not mount.plain:
                     return {"s": seconds}

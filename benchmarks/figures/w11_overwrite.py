@@ -69,7 +69,7 @@ def overwrite(environment: Environment) -> Iterator[Sides]:
                 store = environment.store(mount.bucket)
                 path = mount.directory / "file"
                 content = place(side, path)
-                wait_durable(mount, store, "file", {"file": SIZE})
+                wait_durable(mount, store, {"file": SIZE})
                 with environment.counters(mount) as counters:
                     speed = _overwrite(path, content)
                 sides.facts[side] = counters.facts
