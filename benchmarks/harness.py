@@ -131,16 +131,23 @@ class Workload:
 
     figures: tuple[Figure, ...]
     make: Make
+    most_rounds: int
 
 
 _workloads: list[Workload] = []
 
 
-def workload(*figures: Figure) -> Callable[[Make], Make]:
-    """Register a workload: a context manager that sets up, yields `Sides`, and cleans up; and the figures it gives."""
+def workload(*figures: Figure, most_rounds: int = 1000) -> Callable[[Make], Make]:
+    """Register a workload: a context manager that sets up, yields `Sides`, and cleans up; and the figures it gives.
+
+    Parameters
+    ----------
+    most_rounds : int
+        Where more of them tell nothing new.
+    """
 
     def register(make: Make) -> Make:
-        _workloads.append(Workload(figures, make))
+        _workloads.append(Workload(figures, make, most_rounds))
         return make
 
     return register
@@ -188,7 +195,7 @@ def measure(one: Workload, environment: Environment, rounds: int = ROUNDS) -> li
             runs = {side: run for side, run in sides.runs.items() if side in needed}
             if sides.warm_up:
                 _round(runs, errors)
-            for _ in range(rounds):
+            for _ in range(min(rounds, one.most_rounds)):
                 for side, values in _round(runs, errors):
                     taken[side].append(values)
     except Exception as error:  # noqa: BLE001 - one workload that cannot be set up must not hide the others
