@@ -10,6 +10,9 @@ route's defaults say, so that a listing needs one LIST and one GET. Its body is 
 A record has ``etag`` (the version it describes), ``kind`` (absent: file), ``mode``, ``uid``, ``gid``, ``atime``, ``mtime``,
 ``ctime`` (nanoseconds), ``ino``, ``target``, ``rdev``, ``links`` (all route paths of a hard-linked file) and ``xattrs``
 (base64 values). Absent fields take the route's defaults.
+
+``"writers": [<mark>, …]``, absent where there are none, names processes that have put objects into the directory whose records
+are not here yet: whoever meets an object without a record then asks the object itself.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ META_PREFIX: Final = ".fsdriver/meta/"
 TARGET_LIMIT: Final = 1024
 """Bytes of an encoded symlink target in user metadata: S3 holds 2 KiB of it in all, a file of ext4 about 4 KiB. A longer one
 is in the attribute object alone."""
+CARRIED: Final = "carried"
+"""In a record of the journal: the object's own metadata says the same. Never written to the store."""
 
 Record: TypeAlias = dict[str, Any]
 
@@ -43,11 +48,15 @@ _TIMES: Final = {"atime": "atime_ns", "mtime": "mtime_ns", "ctime": "ctime_ns"}
 
 @dataclass(slots=True)
 class AttributeObject:
-    """The parsed attribute object of one directory; ``version`` is its own etag, "" while it does not exist."""
+    """The parsed attribute object of one directory; ``version`` is its own etag, "" while it does not exist.
+
+    ``writers`` are marks of processes (see the module).
+    """
 
     own: Record = field(default_factory=dict)
     entries: dict[str, Record] = field(default_factory=dict)
     version: str = ""
+    writers: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes, version: str, key: str) -> AttributeObject:
@@ -65,13 +74,18 @@ class AttributeObject:
             if document["version"] > FORMAT_VERSION:
                 raise ValueError(f"format version {document['version']} is newer than this program; upgrade fsdriver")
             entries = {name: record for name, record in document["entries"].items() if isinstance(record, dict)}
-            return cls(dict(document.get("self", {})), entries, version)
+            writers = tuple(str(mark) for mark in document.get("writers", ()))
+            return cls(dict(document.get("self", {})), entries, version, writers)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupt(f"not a usable attribute object: {error}", key) from error
 
     def dump(self) -> bytes:
         """The JSON body; equal contents give equal bytes."""
-        document = {"format": FORMAT, "version": FORMAT_VERSION, "self": self.own, "entries": self.entries}
+        document: dict[str, Any] = {
+            "format": FORMAT, "version": FORMAT_VERSION, "self": self.own, "entries": self.entries,
+        }  # fmt: skip
+        if self.writers:
+            document["writers"] = list(self.writers)
         return json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
 
     def merged(self, changes: Mapping[str, Record | None]) -> AttributeObject:
@@ -84,12 +98,16 @@ class AttributeObject:
             elif record is None:
                 entries.pop(name, None)
             else:
-                entries[name] = record
-        return AttributeObject(own, entries, self.version)
+                entries[name] = {field: value for field, value in record.items() if field != CARRIED}
+        return AttributeObject(own, entries, self.version, self.writers)
+
+    def lacks_records(self, owner: str) -> bool:
+        """Whether objects may be without their record here: ``owner`` begins the marks of those whose records are known."""
+        return any(not mark.startswith(owner) for mark in self.writers)
 
     def is_empty(self) -> bool:
         """Nothing to keep: the object need not exist."""
-        return not self.own and not self.entries
+        return not self.own and not self.entries and not self.writers
 
 
 def to_record(entry: Entry, *, version: str | None = "") -> Record:
@@ -152,6 +170,9 @@ def to_metadata(entry: Entry) -> dict[str, str]:
         "fsdriver-mtime": str(entry.mtime_ns),
         "fsdriver-ino": str(entry.ino),
     }
+    for short in ("atime", "ctime"):
+        if (when := getattr(entry, _TIMES[short])) != entry.mtime_ns:
+            metadata[f"fsdriver-{short}"] = str(when)
     if entry.kind is not Kind.FILE:
         metadata["fsdriver-kind"] = entry.kind.value
     if entry.kind is Kind.SYMLINK and len(target := quote(entry.target, errors="surrogateescape")) <= TARGET_LIMIT:

@@ -257,7 +257,7 @@ class Directories:
                     return entry
                 if directory.absent.get(name, NEVER) > asked:
                     return None
-                if name in directory.entries and directory.told_at(name) > asked:
+                if name in directory.entries and directory.told_at(name) > asked and name not in directory.unverified:
                     return directory.entries[name]
                 self._set(directory, name, entry, now)
             if entry is not None and entry.kind is Kind.DIRECTORY:

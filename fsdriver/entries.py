@@ -98,21 +98,25 @@ class Entries:
             ino=1 if not path else self.inode(self.directory_key(path)),
         )  # fmt: skip
 
-    def from_object(self, info: ObjectInfo, record: Record | None) -> tuple[Entry, bool]:
-        """Entry of an object, and whether its attributes still need a HEAD."""
+    def from_object(self, info: ObjectInfo, record: Record | None, *, partial: bool = False) -> tuple[Entry, bool]:
+        """Entry of an object, and whether its attributes still need a HEAD.
+
+        ``partial``: its attribute object may lack records that the objects themselves carry.
+        """
         d, when = self.defaults, info.mtime_ns
         # By position: listings make a great many.
         entry = Entry(_FILE, info.size, info.version, d.mode, d.uid, d.gid, when, when, when, self.inode(info.key))
         if record is None and info.metadata is None:
-            return entry, self.foreign_metadata
+            return entry, partial or self.foreign_metadata
         native = self.backend.capabilities.list_metadata
+        asked = record is not None or partial or self.foreign_metadata
         if record is not None and record.get("etag", "") == info.version:
             return apply_record(entry, record), False
         if info.metadata is not None:
-            if native or record is not None or self.foreign_metadata or "fsdriver-kind" in info.metadata:
+            if native or asked or "fsdriver-kind" in info.metadata:
                 entry = apply_metadata(entry, info.metadata)
             return entry, False
-        return entry, record is not None or self.foreign_metadata
+        return entry, asked
 
     def from_pending(self, row: Pending) -> Entry:
         """Entry of a key that the journal still owes something."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -83,6 +84,11 @@ class Journal:
     ------
     ConfigError
         Written by a newer fsdriver: refused, never rewritten.
+
+    Attributes
+    ----------
+    owner : str
+        Begins the marks that processes with this journal leave in attribute objects; no other journal has it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,6 +98,7 @@ class Journal:
         self._depth = 0
         self._seq = 0
         self._after: list[Callable[[], None]] = []
+        self.owner = ""
         _journals.add(self)
         self._db = sqlite3.connect(
             path, check_same_thread=False, isolation_level=None, timeout=30, cached_statements=256
@@ -108,6 +115,15 @@ class Journal:
                 if self._db.execute("SELECT count(*) FROM sequence").fetchone()[0] == 0:
                     self._db.execute("INSERT INTO sequence VALUES (0)")
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self.owner = f"{self._identity():08x}-"
+
+    def _identity(self) -> int:
+        """A random number that the database keeps."""
+        found = int(self._db.execute("PRAGMA application_id").fetchone()[0])
+        if not found:
+            found = secrets.randbelow((1 << 31) - 1) + 1
+            self._db.execute(f"PRAGMA application_id={found}")
+        return found
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:

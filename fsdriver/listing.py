@@ -123,6 +123,10 @@ class Listing(Entries):
         owed = self.journal.attribute_change(self.backend.identity, self.prefix, parent, name)
         return owed.record if owed is not None else (await self._stored(parent)).entries.get(name)
 
+    async def lacks_records(self, directory: str) -> bool:
+        """Whether objects of a directory may be described by their own metadata alone."""
+        return self.posix and (await self._stored(directory)).lacks_records(self.journal.owner)
+
     async def _stored(self, path: str, *, fresh: bool = False) -> AttributeObject:
         """The attribute object of a directory as it is remembered, else as the store has it."""
         memory = self.memory.at(path)
@@ -268,10 +272,10 @@ class Listing(Entries):
         if self._shared_names:
             for known in [known for known in self._shared_names if split(known)[0] == path]:
                 del self._shared_names[known]
-        records = attributes.entries
+        records, partial = attributes.entries, attributes.lacks_records(self.journal.owner)
         for shown, name in names.shown_names(level.objects, entries.keys()).items():
             info = level.objects[name]
-            entry, incomplete = self.from_object(info, records.get(shown))
+            entry, incomplete = self.from_object(info, records.get(shown), partial=partial)
             entries[shown] = entry if shown == name else replace(entry, key=info.key)
             if shown != name:
                 self._shared_names[f"{path}/{shown}" if path else shown] = info.key

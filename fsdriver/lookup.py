@@ -118,7 +118,7 @@ class Lookup(Listing):
             return await self._own(path, first.mtime_ns if first.key == prefix and native else None)
         if head is None or owed_file is not None:
             return None
-        return self.from_object(head, record)[0]
+        return self.from_object(head, record, partial=await self.lacks_records(split(path)[0]))[0]
 
     async def _own(self, path: str, mtime_ns: int | None) -> Entry:
         entry = self.new_directory(path, mtime_ns)

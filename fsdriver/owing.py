@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from fsdriver.attributes import Record, to_record
+from fsdriver.attributes import CARRIED, Record, to_record
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.directories import split
 from fsdriver.entries import Defaults
@@ -23,6 +23,7 @@ from fsdriver.errors import (
     Stale,
 )
 from fsdriver.lookup import Lookup
+from fsdriver.marks import own_marks
 from fsdriver.names import RESERVED
 from fsdriver.pending import TRANSIENT, Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
@@ -45,6 +46,7 @@ class Owing(Lookup):
         )  # fmt: skip
         self.policy = policy
         self.services = services
+        self.marked: dict[str, float] = {}
 
     # -- the journal ---------------------------------------------------------------------------------------------------
 
@@ -145,6 +147,8 @@ class Owing(Lookup):
             self.services.uploader.wake()
             return
         try:
+            await on_loop()
+            self._mark_ahead(names)
             await self.wait_for(names)
         except (AccessDenied, ReadOnly):
             self._withdraw(names)
@@ -179,7 +183,7 @@ class Owing(Lookup):
 
         def owed() -> bool:
             rows = any(self.journal.get(identity, key) is not None for key in keys)
-            return rows or any(self.owes_attributes(path) or self.owes_attributes(*split(path)) for path in paths)
+            return rows or self._must_wait(paths)
 
         failed: Callable[[str], bool] = lambda key: key in keys or key in {f"{self.prefix}|{d}" for d in directories}  # noqa: E731
         await self.services.uploader.wait(owed, failed, timeout or self.policy.timeout)
@@ -196,10 +200,11 @@ class Owing(Lookup):
             return (
                 self.journal.owes_below(identity, prefix)
                 or one is not None
+                or any(d == path or d.startswith(inside) for d in self.marked)
                 or any(d == path or d.startswith(inside) for d in lacking)
             )
 
-        await self.services.uploader.wait(owed, lambda _: True, timeout)
+        await self.services.uploader.wait(owed, lambda _: True, timeout, drain=True)
 
     async def announce(self, paths: Iterable[str]) -> None:
         """Tell the daemons of this host which paths changed."""
@@ -209,9 +214,66 @@ class Owing(Lookup):
                 self.backend.identity, [self.key(path) if path else self.prefix for path in paths]
             )
 
-    async def flush_attributes(self, directory: str) -> None:
-        """Merge what the journal owes to one attribute object; another host's changes to it are kept."""
+    # -- attribute objects that follow later ---------------------------------------------------------------------------
+
+    @property
+    def lazy(self) -> bool:
+        """Objects carry their attributes themselves: who closes one need not wait for the attribute object.
+
+        Its directory's attribute object then has a mark of this process, which makes others ask the objects, until the
+        records have followed.
+        """
+        return self.posix and self.policy.write == "through" and self.backend.capabilities.metadata
+
+    def _mark_ahead(self, paths: Iterable[str]) -> None:
+        """Beside the objects that are about to be put, mark their directories."""
+        if not self.lazy:
+            return
+        now = time.monotonic()
+        for path in paths:
+            parent = split(path)[0]
+            if parent in self.marked:
+                self.marked[parent] = now
+            elif (row := self.journal.get(self.backend.identity, self.key(path))) and row.action is Action.PUT:
+                self.services.uploader.urge(self.prefix, parent)
+
+    def _must_wait(self, paths: Iterable[str]) -> bool:
+        """Whether something of these names is on this host only; its attribute object is sent then."""
+        waiting = False
+        for path in paths:
+            if self.owes_attributes(path, ""):
+                self.services.uploader.urge(self.prefix, path)
+                waiting = True
+            parent = split(path)[0]
+            if self._is_unknown_to_others(path):
+                self.services.uploader.urge(self.prefix, parent)
+                waiting = True
+        return waiting
+
+    def _is_unknown_to_others(self, path: str) -> bool:
+        """The attribute object lacks the record of a name, and nothing else on the store says it."""
+        parent, name = split(path)
+        change = self.journal.attribute_change(self.backend.identity, self.prefix, parent, name)
+        if change is None:
+            return False
+        if parent not in self.marked:
+            return True
+        if change.record is not None:
+            return CARRIED not in change.record
+        stored = self.memory.at(parent).attributes
+        return stored is None or name in stored.entries
+
+    async def flush_attributes(self, directory: str, *, mark: bool) -> None:
+        """Merge what the journal owes to one attribute object; another host's changes to it are kept.
+
+        ``mark`` leaves a mark there that records may be missing from now on; without it, one left before is removed.
+        """
         identity, key, memory = self.backend.identity, self.meta_key(directory), self.memory.at(directory)
+        mark = mark and self.lazy
+        marked = directory in self.marked
+        if not mark:
+            # From here on nothing is acknowledged on the strength of it.
+            self.marked.pop(directory, None)
         stored = memory.attributes
         for _ in range(8):
             # In this order: a record whose row is already gone has got its version meanwhile, and is sent once more.
@@ -222,11 +284,12 @@ class Owing(Lookup):
                 if row.action is not Action.DELETE and not row.key.endswith("/")
             }
             owed = {name: change for name, change in changes.items() if name not in pending}
-            if not owed:
+            if not owed and mark == marked:
                 return
             if stored is None:
                 stored = await self.stored_attributes(directory)
             merged = stored.merged({name: change.record for name, change in owed.items()})
+            merged.writers = own_marks(stored.writers, self.journal.owner, present=mark)
             try:
                 if merged.is_empty():
                     if stored.version:
@@ -243,6 +306,8 @@ class Owing(Lookup):
             # Others remember the object as it was: they must ask for it again before the journal forgets what it lacked.
             self.memory.touch(directory)
             self.journal.finish_attributes(owed.values())
+            if mark:
+                self.marked[directory] = time.monotonic()
             return
         raise Stale("its attribute object is changed by others faster than it can be merged", directory)
 

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -45,7 +45,15 @@ class AttributeStore(Protocol):
     def own_record(self, directory: str) -> Record | None:
         """What is remembered of a directory's own attributes."""
 
-    async def flush_attributes(self, directory: str) -> None:
+    @property
+    def lazy(self) -> bool:
+        """Its attribute objects may follow later."""
+
+    @property
+    def marked(self) -> Mapping[str, float]:
+        """Directories whose attribute object says so, and when they were last changed (`time.monotonic`)."""
+
+    async def flush_attributes(self, directory: str, *, mark: bool) -> None:
         """Merge what the journal owes to one attribute object."""
 
 
@@ -64,11 +72,23 @@ class UploadCounters:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A row that was carried out: the version the store gave ("" none), and what the staging file was like."""
+    """A row that was carried out.
+
+    Attributes
+    ----------
+    row : Pending
+    version : str
+        What the store gave; "" none.
+    signature : Signature or None
+        What the staging file was like.
+    carried : bool
+        The object's own metadata say all that its record does.
+    """
 
     row: Pending
     version: str
     signature: Signature | None
+    carried: bool = False
 
 
 class GivenUp(Exception):
@@ -160,6 +180,17 @@ class Sender:
         if row.staging is None:
             return (await self.backend.put(row.key, b"", metadata=metadata, if_version=row.base)).version, None
         return await self._put_file(row, Path(row.staging), metadata)
+
+    def carries(self, row: Pending) -> bool:
+        """Whether the object that was put for a row says in its metadata all that the row's record does."""
+        record = row.record or {}
+        return (
+            row.action is Action.PUT
+            and row.kept
+            and self.backend.capabilities.metadata
+            and not ("links" in record or "xattrs" in record)
+            and ("target" not in record or "fsdriver-target" in to_metadata(self._entry(row)))
+        )
 
     async def _put_file(self, row: Pending, path: Path, metadata: dict[str, str] | None) -> tuple[str, Signature]:
         loop = asyncio.get_running_loop()

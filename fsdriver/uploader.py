@@ -15,12 +15,14 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from fsspec.asyn import get_loop
 
+from fsdriver.attributes import CARRIED
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
@@ -49,6 +51,8 @@ OTHERS_POLL: Final = 0.05
 ATTRIBUTE_LOOK: Final = 0.02
 """Seconds between two looks at which attribute objects are owed something."""
 ATTRIBUTE_DELAY: Final = 1.0
+"""Seconds without a change after which an attribute object is sent that nobody waits for."""
+BUSY_DELAY: Final = 5.0
 """Seconds an attribute object waits for more changes while content of its directory is still being sent."""
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
@@ -105,6 +109,7 @@ class Uploader:
         self._errors: dict[str, FsdriverError] = {}
         self._closed = False
         self._waiting = 0
+        self._draining = 0
         self._copied_from: dict[str, str] = {}
         self._next_flush = 0.0
         self._owed_since: dict[tuple[str, str], float] = {}
@@ -174,8 +179,15 @@ class Uploader:
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
-    async def wait(self, owed: Callable[[], bool], keys: Callable[[str], bool], timeout: float | None = None) -> None:
-        """Wait until ``owed()`` is False.
+    async def wait(
+        self,
+        owed: Callable[[], bool],
+        keys: Callable[[str], bool],
+        timeout: float | None = None,
+        *,
+        drain: bool = False,
+    ) -> None:
+        """Wait until ``owed()`` is False; ``drain``: it is about all there is, so that nothing is to be put off.
 
         Raises
         ------
@@ -188,6 +200,7 @@ class Uploader:
         self._begin()
         assert self._progress is not None
         self._waiting += 1
+        self._draining += drain
         pause = 0.001
         try:
             async with _deadline(timeout), self._progress:
@@ -208,6 +221,7 @@ class Uploader:
                     pause = min(2 * pause, OTHERS_POLL)
         finally:
             self._waiting -= 1
+            self._draining -= drain
 
     def forget_error(self, key: str) -> None:
         """A new try of this key begins."""
@@ -236,6 +250,7 @@ class Uploader:
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - len(self._running))
                 self._flush_attributes()
+            self._remove_marks()
             await self._wait_for_work(IDLE_POLL)
 
     def _in_the_way(self, now: float) -> bool:
@@ -275,33 +290,56 @@ class Uploader:
             self._wake.set()
 
     def _flush_attributes(self) -> None:
-        """Send attribute objects: of a directory with nothing pending at once, of a busy one now and then."""
+        """Send attribute objects of directories that are quiet; of a busy one now and then."""
         loop = asyncio.get_running_loop()
         now = loop.time()
-        if now < self._next_flush and (self._running or not self._waiting):
+        if now < self._next_flush and (self._running or not self._draining):
             return
-        self._next_flush = now + ATTRIBUTE_LOOK
-        patience = ATTRIBUTE_LOOK if self._waiting else ATTRIBUTE_DELAY
-        owed = self.journal.attribute_directories(self.backend.identity)
+        owed = {(root, directory) for root, directory, _ in self.journal.attribute_directories(self.backend.identity)}
+        # Looking takes longer the more is owed: it stays a small part of the time.
+        pause = max(ATTRIBUTE_LOOK if self._draining else ATTRIBUTE_DELAY / 4, 20 * (loop.time() - now))
+        self._next_flush = now + pause
         if owed or self._running:
-            loop.call_later(ATTRIBUTE_LOOK, self._begin)
-        self._owed_since = {key: self._owed_since.get(key, now) for key in ((root, name) for root, name, _ in owed)}
+            loop.call_later(pause, self._begin)
+        self._owed_since = {key: self._owed_since.get(key, now) for key in owed}
         for (root, directory), since in self._owed_since.items():
-            if (root, directory) in self._flushing:
-                continue
-            route = self.routes.get(root)
-            if route is None:
-                route = self.routes[root] = self._make_route(root)
-            if now - since >= patience or not self.journal.has_children(
-                self.backend.identity, route.directory_key(directory)
-            ):
-                self._flushing.add((root, directory))
-                self._spawn(self._flushes, self._flush_one(route, root, directory))
+            route = self._route(root)
+            busy = self.journal.has_children(self.backend.identity, route.directory_key(directory))
+            quiet = not busy and (self._draining or self._is_quiet(route, directory))
+            if quiet or now - since >= (ATTRIBUTE_DELAY if self._draining else BUSY_DELAY):
+                self._flush(root, directory, mark=not quiet and directory in route.marked)
 
-    async def _flush_one(self, route: AttributeStore, root: str, directory: str) -> None:
+    def _remove_marks(self) -> None:
+        """Marks that this process left in attribute objects go when nothing changes there any more."""
+        for root, route in list(self.routes.items()):
+            for directory in list(route.marked):
+                if (self._draining or self._is_quiet(route, directory)) and not self.journal.has_children(
+                    self.backend.identity, route.directory_key(directory)
+                ):
+                    self._flush(root, directory, mark=False)
+
+    def _is_quiet(self, route: AttributeStore, directory: str) -> bool:
+        """Nobody is making changes to a directory one by one, each of which would send its attribute object again."""
+        return time.monotonic() - route.marked.get(directory, float("-inf")) >= ATTRIBUTE_DELAY
+
+    def _route(self, root: str) -> AttributeStore:
+        if root not in self.routes:
+            self.routes[root] = self._make_route(root)
+        return self.routes[root]
+
+    def urge(self, root: str, directory: str) -> None:
+        """Somebody waits for an attribute object: send it now. Call on the loop."""
+        self._flush(root, directory, mark=True)
+
+    def _flush(self, root: str, directory: str, *, mark: bool) -> None:
+        if (root, directory) not in self._flushing:
+            self._flushing.add((root, directory))
+            self._spawn(self._flushes, self._flush_one(self._route(root), root, directory, mark=mark))
+
+    async def _flush_one(self, route: AttributeStore, root: str, directory: str, *, mark: bool) -> None:
         key = f"{root}|{directory}"
         try:
-            await route.flush_attributes(directory)
+            await route.flush_attributes(directory, mark=mark)
             self._errors.pop(key, None)
             self._owed_since.pop((root, directory), None)
         except FsdriverError as error:
@@ -337,7 +375,7 @@ class Uploader:
             self._errors.pop(row.key, None)
             if not self._sent:
                 self._spawn(self._flushes, self._settle_soon())
-            self._sent.append(Sent(row, version, sealed))
+            self._sent.append(Sent(row, version, sealed, carried=self.sender.carries(row)))
             return
         finally:
             self._copied_from.pop(row.key, None)
@@ -389,11 +427,13 @@ class Uploader:
                 last = self.journal.finish(row, one.version)
                 if last is None:
                     continue
-                ended.append(Sent(last, one.version, one.signature))
+                ended.append(replace(one, row=last))
                 if last.record is None or not last.kept or last.action not in (Action.PUT, Action.COPY):
                     continue
                 directory, _, name = last.path.rpartition("/")
                 record = last.record | {"etag": one.version}
+                if one.carried and last.record == row.record:
+                    record[CARRIED] = True
                 changes[directory, name] = AttributeChange(last.store, last.root, directory, name, record)
                 own = route.own_record(directory) if route is not None and (directory, "") not in changes else None
                 if own is not None:

@@ -121,3 +121,14 @@ def test_an_answer_older_than_a_change_of_another_process_is_not_remembered(
     Directories(Epochs(tmp_path / "epochs"), lambda path: f"store|{path}", 10, 1, clock).change("d/a", FILE)
     assert memory.learn("d/a", None, clock.now, started) is None
     assert memory.peek("d/a") is None
+
+
+def test_a_listing_that_cannot_tell_attributes_does_not_override_who_asked_for_them(
+    memory: Directories, clock: Clock
+) -> None:
+    asked, parent = clock.now, memory.at("d")
+    clock.now += 0.5
+    memory.install("d", {"a": FILE}, {"a"}, memory.begin_listing("d"))
+    told = Entry(Kind.FILE, size=1, version="v1", mode=0o600)
+    assert memory.learn("d/a", told, asked, parent) == told
+    assert memory.peek("d/a") == told

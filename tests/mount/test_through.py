@@ -1,0 +1,90 @@
+"""Write-through: what was acknowledged is on the store, attributes included, though attribute objects follow later."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+PREFIX = "p"
+FILES = 40
+KEPT = ("st_mode", "st_uid", "st_gid", "st_size", "st_ino", "st_mtime_ns", "st_atime_ns", "st_ctime_ns")
+
+
+def _end_by_force(tree):
+    (pid,) = tree.daemon_pids()
+    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + 60
+    while tree.daemon_pids():
+        assert time.monotonic() < deadline, "the daemon does not end"
+        time.sleep(0.02)
+
+
+def _tree(trees, server):
+    bucket = server.create_bucket()
+    return trees(f"s3://{bucket}/{PREFIX}", server.environment(), "write=through").mount(), bucket
+
+
+def _write(directory):
+    """Files one by one, with modes and times of their own; what lstat says of each."""
+    for number in range(FILES):
+        with open(directory / f"f{number:03d}", "wb") as file:
+            file.write(b"%d" % number)
+            file.flush()
+            os.fchmod(file.fileno(), 0o600 | number & 0o077)
+            os.utime(file.fileno(), ns=(number * 10**9 + 1, number * 10**9 + 2))
+    return _statuses(directory)
+
+
+def _statuses(directory):
+    return {
+        entry.name: [getattr(entry.stat(follow_symlinks=False), name) for name in KEPT] for entry in os.scandir(directory)
+    }
+
+
+def _attributes(server, bucket):
+    body = server.client().get_object(Bucket=bucket, Key=f"{PREFIX}/.fsdriver/meta/work")["Body"].read()
+    return json.loads(body)
+
+
+def test_acknowledged_files_are_whole_when_the_host_is_lost(trees, s3_server):
+    tree, _ = _tree(trees, s3_server)
+    work = tree.root / "work"
+    work.mkdir()
+    seen = _write(work)
+    _end_by_force(tree)
+    tree.forget_everything()
+    tree.mount()
+    assert _statuses(work) == seen
+    assert [(work / name).read_bytes() for name in sorted(seen)] == [b"%d" % number for number in range(FILES)]
+
+
+def test_a_file_costs_one_request_and_its_record_follows(trees, s3_server):
+    tree, bucket = _tree(trees, s3_server)
+    work = tree.root / "work"
+    work.mkdir()
+    (work / "first").touch()
+    before = tree.status()["routes"][0]["requests"]["put"]
+    _write(work)
+    puts = tree.status()["routes"][0]["requests"]["put"] - before
+    # Now and then the attribute object is sent in between, where the machine is slow.
+    assert FILES <= puts <= FILES + FILES // 4
+    tree.command("sync", str(tree.root))
+    attributes = _attributes(s3_server, bucket)
+    assert len(attributes["entries"]) == FILES + 1
+    assert "writers" not in attributes
+
+
+def test_a_change_of_attributes_alone_is_on_the_store_when_it_returns(trees, s3_server):
+    tree, bucket = _tree(trees, s3_server)
+    work = tree.root / "work"
+    work.mkdir()
+    (work / "f").write_bytes(b"x")
+    os.chmod(work / "f", 0o640)
+    os.setxattr(work / "f", "user.note", b"kept")
+    record = _attributes(s3_server, bucket)["entries"]["f"]
+    assert record["mode"] == 0o640
+    assert "user.note" in record["xattrs"]
+    (work / "f").unlink()
+    assert "f" not in _attributes(s3_server, bucket)["entries"]
