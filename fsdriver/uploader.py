@@ -296,8 +296,9 @@ class Uploader:
         if now < self._next_flush and (self._running or not self._draining):
             return
         owed = {(root, directory) for root, directory, _ in self.journal.attribute_directories(self.backend.identity)}
+        patient = not self._draining and all(self._route(root).lazy for root, _ in owed)
         # Looking takes longer the more is owed: it stays a small part of the time.
-        pause = max(ATTRIBUTE_LOOK if self._draining else ATTRIBUTE_DELAY / 4, 20 * (loop.time() - now))
+        pause = max(ATTRIBUTE_DELAY / 4 if patient else ATTRIBUTE_LOOK, 20 * (loop.time() - now))
         self._next_flush = now + pause
         if owed or self._running:
             loop.call_later(pause, self._begin)
