@@ -93,6 +93,7 @@ class NameChanges(Owing):
     def remove_directory_rows(self, path: str, entry: Entry) -> None:
         """Journal the end of a directory: its marker and its attribute object."""
         self.owe(path, Action.DELETE, entry)
+        self.marked.pop(path, None)
         if self.posix:
             self.journal.drop_attributes(self.backend.identity, self.prefix, path)
             meta = self.meta_key(path)
