@@ -217,12 +217,12 @@ class Directories:
                 return None
             return directory.generation, dict(directory.entries)
 
-    def generation(self, path: str) -> object:
-        """What stands for the present listing of a directory; None where it is not remembered and fresh."""
+    def generation(self, path: str) -> tuple[object, float]:
+        """What stands for the present listing of a directory, and how many seconds longer; None if there is no fresh one."""
         with self.lock:
             directory = self.current(path)
-            fresh = directory is not None and self.clock() - directory.complete_at <= self.ttl
-            return directory.generation if directory is not None and fresh else None
+            left = NEVER if directory is None else self.ttl - (self.clock() - directory.complete_at)
+            return (None, 0.0) if directory is None or left <= 0 else (directory.generation, left)
 
     def subdirectories(self, path: str) -> int | None:
         """How many directories a directory holds, if its listing is remembered and fresh."""

@@ -18,6 +18,7 @@ from .handles import Handles
 from .inodes import Branch, Node, NodeTable, build_skeleton
 from .openfile import OpenFiles
 from .protocol import ATTR, ATTR_HEAD, ENTRY_HEAD, SECOND, split_time
+from .rereading import Rereading
 from .synthetic import Probe, SyntheticDirectory, SyntheticFile
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class FileSystem:
         self.table = NodeTable(build_skeleton(self.routes))
         self.open_files = OpenFiles(self.table, passthrough)
         self.handles = Handles()
+        self.rereading = Rereading(self.handles)
         self.disk = ThreadPoolExecutor(4, thread_name_prefix="fuse-disk")
         self.born_ns = time.time_ns()
         self.uid, self.gid = os.getuid(), os.getgid()

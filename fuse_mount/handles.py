@@ -41,15 +41,18 @@ class DirectoryHandle:
     node : Node
     kept : bool
         The kernel keeps what is read through it.
+    until : float
+        Monotonic time until which it may.
     entries : list or None
         The snapshot that cookies count in, taken when reading begins.
     """
 
-    __slots__ = ("entries", "kept", "node")
+    __slots__ = ("entries", "kept", "node", "until")
 
     def __init__(self, node: Node, *, kept: bool = False) -> None:
         self.node = node
         self.kept = kept
+        self.until = 0.0
         self.entries: list[tuple[str, Entry | None]] | None = None
 
 

@@ -87,7 +87,8 @@ class KernelTransport:
         session.begin()
         if not session.ready.wait(INIT_PATIENCE) or session.failure:
             raise FsdriverError(session.failure or "the kernel did not begin to speak", self._request.directory)
-        self._notifier = Notifier(device, expire_only=InitFlag.HAS_EXPIRE_ONLY in session.granted)
+        notifier = self._notifier = Notifier(device, expire_only=InitFlag.HAS_EXPIRE_ONLY in session.granted)
+        self._fs.rereading.drop = lambda nodeids: notifier.send([Notifier.contents(nodeid) for nodeid in nodeids])
         devices.set_read_ahead(self._request.directory, self._options.read_ahead)
         self._try_passthrough(session)
 
@@ -141,6 +142,7 @@ class KernelTransport:
 
     def stop(self) -> None:
         """See `transport.Transport`."""
+        self._fs.rereading.drop = None
         if self._notifier is not None:
             self._notifier.stop()
 

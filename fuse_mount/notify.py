@@ -51,6 +51,11 @@ class Notifier:
         return Notify.INVAL_ENTRY, INVAL_ENTRY_OUT.pack(parent, len(raw), self._flags) + raw + b"\0"
 
     @staticmethod
+    def contents(nodeid: int) -> Message:
+        """What is kept of a directory's names must be read again."""
+        return Notify.INVAL_INODE, INVAL_INODE_OUT.pack(nodeid, 0, 0)
+
+    @staticmethod
     def everything() -> Message:
         """All names must be looked up again, those known to be absent too (from protocol 7.44 on)."""
         return Notify.INC_EPOCH, b""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import stat
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.entry import TYPE_BITS, Entry, Kind
 from fsdriver.errors import NotFound, Stale
+from fsdriver.fuse_mount.filesystem import LONGEST_TTL
 from fsdriver.fuse_mount.handles import DirectoryHandle
 from fsdriver.fuse_mount.protocol import (
     ATTR,
@@ -48,9 +50,9 @@ def opendir(fs: FileSystem, request: Request) -> Answer:
     """
     node = fs.table[request.nodeid]
     flags, path = OpenFlag(0), node.path() if node.route is not None else None
-    current = node.route.memory.generation(path) if node.route is not None and path is not None else None
+    current, left = _current(node, path)
     with fs.table.lock:
-        if path is not None and not node.readers:
+        if path is not None and not node.readers and node.route is not None and node.route.policy.ttl:
             flags = OpenFlag.CACHE_DIR
             if current is not None and node.listed is current:
                 flags |= OpenFlag.KEEP_CACHE
@@ -58,7 +60,20 @@ def opendir(fs: FileSystem, request: Request) -> Answer:
                 node.listed = None
         node.readers += 1
     handle = DirectoryHandle(node, kept=bool(flags))
+    if OpenFlag.KEEP_CACHE in flags:
+        _keep(fs, handle, left)
     return OPEN_OUT.pack(fs.handles.add_directory(handle), flags, 0)
+
+
+def _current(node: Node, path: str | None) -> tuple[object, float]:
+    return (None, 0.0) if node.route is None or path is None else node.route.memory.generation(path)
+
+
+def _keep(fs: FileSystem, handle: DirectoryHandle, left: float) -> None:
+    """The kernel may keep the names it reads through a handle so many seconds, also while that stays open."""
+    handle.until = time.monotonic() + left
+    if left < LONGEST_TTL:
+        fs.rereading.watch(left)
 
 
 def releasedir(fs: FileSystem, request: Request) -> Answer:
@@ -114,6 +129,8 @@ async def _begin(fs: FileSystem, handle: DirectoryHandle, offset: int, size: int
         # What the kernel has from an earlier reading of the same handle would be joined with this one.
         node.listed = None if again else generation
         handle.kept = not again
+    if handle.kept:
+        _keep(fs, handle, _current(node, node.path())[1])
     return _pack(fs, handle, offset, size, plus=plus)
 
 

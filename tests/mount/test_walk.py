@@ -131,6 +131,19 @@ def test_kept_names_end_with_the_time_to_live(foreign):
     await_that(lambda: (tree.root / "d" / "new").stat().st_size == 6)
 
 
+def test_a_directory_that_stays_open_is_read_again(foreign):
+    tree, put = foreign
+    put("d/old", b"x")
+    tree.mount("ttl=1")
+    descriptor = os.open(tree.root / "d", os.O_RDONLY)
+    try:
+        assert os.listdir(descriptor) == ["old"]
+        put("d/new", b"x")
+        await_that(lambda: sorted(os.listdir(descriptor)) == ["new", "old"])
+    finally:
+        os.close(descriptor)
+
+
 def test_the_kernel_gives_back_every_node(tree, here):
     kept = tree.status()["nodes"]
     for number in range(500):
