@@ -8,14 +8,12 @@ import shutil
 import socket
 import stat
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.mount.conftest import MountedTree, TreeMaker, make_tree
+from tests.mount.conftest import MountedTree, TreeMaker, make_tree, wait_for
 
 MIB = 1 << 20
 BINARY = bytes(range(256))
@@ -23,13 +21,6 @@ ODD_NAMES = [
     b"\xff\xfe not utf-8", b"line\nbreak", b"back\\slash", b"%0A", b"100%", b"control \x01\x7f", b" blanks ",
     "na\u00efve \U0001f600".encode(), b"*?[]'\"<>|:;&", b"-n", b"~", b"x" * 255, "\u00e9".encode() * 127,
 ]  # fmt: skip
-
-
-def wait_for(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 @pytest.fixture(params=["local-back", "local-through", "s3-back", "s3-through"])
