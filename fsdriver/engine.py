@@ -26,6 +26,7 @@ from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load,
 from fsdriver.entries import Defaults
 from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
 from fsdriver.journal import Journal
+from fsdriver.leftovers import UploadLog
 from fsdriver.notify import announce
 from fsdriver.pending import Pending
 from fsdriver.route import Route
@@ -112,6 +113,7 @@ class Engine:
             self.backends[name] = open_backend(name, backend_config)
         backend, prefix = self.backends[name]
         if backend.identity not in self.uploaders:
+            backend.uploads = UploadLog(self.journal, backend.identity)
             self.uploaders[backend.identity] = Uploader(
                 backend, self.journal, self.staging, self.cache, self.state, self._carried_out, self._lost,
                 partial(self._foreign_route, backend.identity),

@@ -26,7 +26,7 @@ from fsdriver.errors import ConfigError
 from fsdriver.names import escape, unescape
 from fsdriver.pending import UNKNOWN, Action, AttributeChange, Pending
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS pending (
@@ -46,6 +46,9 @@ CREATE TABLE IF NOT EXISTS attributes (
     store TEXT NOT NULL, root TEXT NOT NULL, directory TEXT NOT NULL, name TEXT NOT NULL,
     seq INTEGER NOT NULL, record TEXT,
     PRIMARY KEY (store, root, directory, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uploads (
+    store TEXT NOT NULL, key TEXT NOT NULL, handle TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (store, key, handle)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
 """
@@ -108,7 +111,8 @@ class Journal:
             raise ConfigError(f"catalog has schema {version}, known is {SCHEMA_VERSION}; upgrade fsdriver", str(path))
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
-        if version == 0:
+        if version < SCHEMA_VERSION:
+            # What is new in a version is a table more.
             with self.transaction():
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
@@ -391,6 +395,21 @@ class Journal:
         with self.transaction():
             self._db.execute("UPDATE pending SET inflight=0, base=NULL WHERE store=? AND inflight=1", (store,))
             self._db.execute("UPDATE pending SET not_before=0 WHERE store=?", (store,))
+
+    def note_upload(self, store: str, key: str, handle: str, owner: str) -> None:
+        """A process has opened an upload in parts."""
+        with self._lock:
+            self._db.execute("INSERT OR REPLACE INTO uploads VALUES (?,?,?,?)", (store, key, handle, owner))
+
+    def forget_upload(self, store: str, key: str, handle: str) -> None:
+        """An upload in parts has ended."""
+        with self._lock:
+            self._db.execute("DELETE FROM uploads WHERE store=? AND key=? AND handle=?", (store, key, handle))
+
+    def uploads(self, store: str) -> Sequence[tuple[str, str, str]]:
+        """(key, handle, owner) of every upload in parts that has not ended."""
+        with self._lock:
+            return self._db.execute("SELECT key, handle, owner FROM uploads WHERE store=?", (store,)).fetchall()
 
     def held(self, store: str) -> Sequence[Pending]:
         """Rows of files that were still being written when they were synced."""

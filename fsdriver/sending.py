@@ -174,6 +174,9 @@ class Sender:
             return ABSENT, None
         if row.action is Action.COPY:
             assert row.source is not None
+            if row.source == row.key:
+                # Renamed away and back before either was carried out.
+                return await self._stays(row), None
             info = await self.backend.copy(row.source, row.key, source_version=row.source_version, if_version=row.base)
             self.counters.copied += 1
             return info.version, None
@@ -337,6 +340,16 @@ class Sender:
             return (await self.backend.head(row.source)).version == row.source_version
         except FsdriverError:
             return False
+
+    async def _stays(self, row: Pending) -> str:
+        """The version of a file that is to be where it is. Raises Stale if others changed it."""
+        try:
+            version = (await self.backend.head(row.key)).version
+        except NotFound:
+            version = ABSENT
+        if version != row.source_version:
+            raise Stale("the file was changed by someone else meanwhile; read it again", row.path)
+        return version
 
     def keep_as(self, row: Pending) -> str:
         """Journal the bytes of a row under a name nobody else has; returns that path."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import itertools
 import os
 import threading
@@ -36,6 +37,19 @@ def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     while rest:
         done = os.pwrite(descriptor, rest, offset)
         rest, offset = rest[done:], offset + done
+
+
+@functools.lru_cache(maxsize=1)
+def _owner(pid: int) -> str:
+    namespace = os.stat("/proc/self/ns/pid").st_ino
+    with open("/proc/self/stat", "rb") as file:
+        began = int(file.read().rpartition(b")")[2].split()[19])
+    return f"{namespace:x}.{pid:x}.{began:x}"
+
+
+def owner() -> str:
+    """Name of this process that no other has on this host: PID namespace, PID, and when it began (proc_pid_stat(5))."""
+    return _owner(os.getpid())
 
 
 def origin_of(source: str, version: str | None) -> str:
@@ -181,7 +195,7 @@ class Staging:
 
     def name(self) -> Path:
         """A path no other staging file has."""
-        return self.directory / f"{time.time_ns():x}-{os.getpid():x}-{next(_counter):x}"
+        return self.directory / f"{time.time_ns():x}-{owner()}-{next(_counter):x}"
 
     def new(self, base: str | None) -> StagedFile:
         """An empty staging file.

@@ -27,6 +27,7 @@ from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
 from fsdriver.journal import Journal
+from fsdriver.leftovers import abort_uploads, sweep_staging
 from fsdriver.pending import Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.sending import AttributeStore, GivenUp, Sender, Sent
@@ -56,6 +57,8 @@ BUSY_DELAY: Final = 5.0
 """Seconds an attribute object waits for more changes while content of its directory is still being sent."""
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
+UNEXPECTED_DELAY: Final = 60.0
+"""Seconds before a row is tried again that failed in a way which should not be."""
 PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
 
 
@@ -166,6 +169,8 @@ class Uploader:
         for row in self.journal.held(self.backend.identity):
             if row.staging is None or not self.staging.is_open(row.staging):
                 self.journal.let_go(row)
+        sweep_staging(self.staging, self.journal)
+        self._spawn(self._flushes, abort_uploads(self.backend, self.journal))
         return True
 
     def lose_lock(self) -> None:
@@ -372,6 +377,10 @@ class Uploader:
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
             if self.journal.postpone(row, time.time() + delay, str(error)):
                 self._failed(row.key, known)
+        except Exception as error:
+            # Whatever it was: a row that stayed marked as under way would never be tried again.
+            log.exception("%s: uploading failed in an unexpected way", row.path)
+            self.journal.postpone(row, time.time() + UNEXPECTED_DELAY, repr(error))
         else:
             self._errors.pop(row.key, None)
             if not self._sent:

@@ -9,10 +9,10 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver import names
-from fsdriver.config import state_dir
 from fsdriver.engine import Engine, open_engine
 from fsdriver.errors import ConfigError, TimedOut
 from fsdriver.runtime import run
@@ -63,7 +63,7 @@ class MountServer:
         self._wake = threading.Event()
         self.engine: Engine = open_engine(config, write="back", daemon=True)
         try:
-            refuse_second_mount(self._roots(), directory)
+            refuse_second_mount(self._roots(), directory, self.engine.state)
         except ConfigError:
             self.engine.close()
             raise
@@ -271,7 +271,7 @@ class MountServer:
             "pid": os.getpid(),
             "state": self.state,
             "uptime": time.time() - self.started,
-            "state_dir": str(state_dir()),
+            "state_dir": str(self.engine.state),
             "stores": sorted({route.backend.identity for route in self.engine.routes}),
             "roots": sorted(self._roots()),
             "pending": rows,
@@ -314,7 +314,7 @@ def _source(config: Config) -> str:
     return "fsdriver"
 
 
-def refuse_second_mount(roots: Collection[str], directory: str) -> None:
+def refuse_second_mount(roots: Collection[str], directory: str, state: Path) -> None:
     """Two daemons over one journal and one store would both hold the same files open for writing.
 
     Raises
@@ -331,7 +331,7 @@ def refuse_second_mount(roots: Collection[str], directory: str) -> None:
         except OSError as error:
             log.debug("%s answers nothing: %s", path, error)
             continue
-        if other.get("state") != "mounted" or other["state_dir"] != str(state_dir()):
+        if other.get("state") != "mounted" or other["state_dir"] != str(state):
             continue
         if not set(roots).isdisjoint(other["roots"]):
             raise ConfigError(

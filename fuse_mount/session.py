@@ -39,7 +39,8 @@ PAGE: Final = os.sysconf("SC_PAGESIZE")
 MAX_PAGES: Final = 256
 """Pages of one request: 1 MiB, the most the kernel grants without a change of ``fs.fuse.max_pages_limit``."""
 MAX_WRITE: Final = MAX_PAGES * PAGE
-MAX_BACKGROUND: Final = 512
+MAX_BACKGROUND: Final = 2048
+"""Reads ahead and other requests without a waiting system call that the kernel sends at a time."""
 WANTED: Final = (
     InitFlag.ASYNC_READ
     | InitFlag.ATOMIC_O_TRUNC

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.backends import multipart
 from fsdriver.backends.calls import Calls
-from fsdriver.backends.model import ABSENT, Capabilities, Counters, ObjectInfo, Page, check_metadata
+from fsdriver.backends.model import ABSENT, Capabilities, Counters, ObjectInfo, Page, UploadLog, check_metadata
 from fsdriver.backends.multipart import Part
 from fsdriver.backends.source import Source, md5_of, size_of
 from fsdriver.errors import FsdriverError, NotFound, Stale, Unsupported
@@ -48,6 +48,8 @@ class Backend(Calls, ABC):
     """Keys one request of `delete_many` takes."""
     repeats_requests: bool = False
     """The client may send an idempotent request twice on its own, so that it can lose a condition against itself."""
+    uploads: UploadLog | None = None
+    """Is told of uploads in parts."""
     fork_safe: bool = True
     """A forked child may go on using what the parent opened, or at least open anew."""
 

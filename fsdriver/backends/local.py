@@ -15,7 +15,6 @@ import fcntl
 import itertools
 import logging
 import os
-import secrets
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Source
 from fsdriver.backends.local_attributes import (
-    TEMPORARY,
     apply_metadata,
     has_xattrs,
     info_of,
@@ -32,7 +30,7 @@ from fsdriver.backends.local_attributes import (
     to_error,
     version_of,
 )
-from fsdriver.backends.local_files import STEP, Writing, discard, fill, link
+from fsdriver.backends.local_files import STEP, Writing, begin, discard, fill, link
 from fsdriver.backends.local_tree import LocalTree
 from fsdriver.errors import AccessDenied, Corrupt, IsDirectory, NotFound, Stale
 
@@ -79,6 +77,7 @@ class LocalBackend(Backend):
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-local")
         self._pid = os.getpid()
         self._told: set[str] = set()
+        self._swept: set[str] = set()
         if os.path.isdir(root) and not has_xattrs(root):
             self.tree.xattrs = False
             self.capabilities = replace(self.capabilities, metadata=False)
@@ -225,10 +224,9 @@ class LocalBackend(Backend):
         if path == self.tree.root:
             raise IsDirectory("the key is the backend's root directory", key)
         with self.tree.directory(os.path.dirname(path), make=True) as parent:
-            temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=parent)
+            self._sweep_once(os.path.dirname(path), parent)
+            temporary, descriptor = begin(parent)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
                 fill(descriptor, source, writing)
                 self._set_attributes(descriptor, key, metadata)
                 if self._fsync:
@@ -241,6 +239,12 @@ class LocalBackend(Backend):
                 raise
             finally:
                 os.close(descriptor)
+
+    def _sweep_once(self, directory: str, descriptor: int) -> None:
+        """Remove the unfinished files that processes which died left where this one writes for the first time."""
+        if directory not in self._swept:
+            self._swept.add(directory)
+            self.tree.sweep(descriptor)
 
     def _set_attributes(self, descriptor: int, key: str, metadata: Mapping[str, str]) -> None:
         lost = apply_metadata(descriptor, metadata, self.tree.xattrs)

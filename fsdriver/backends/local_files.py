@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import secrets
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from fsdriver.backends.local_attributes import TEMPORARY
 from fsdriver.errors import Stale
 
 if TYPE_CHECKING:
@@ -48,6 +51,18 @@ class Writing:
         with self._lock:
             self._cancelled = True
             return not self._published
+
+
+def begin(directory: int) -> tuple[str, int]:
+    """An unfinished file: its temporary name, and a descriptor that holds its lock."""
+    while True:
+        name = f"{TEMPORARY}{secrets.token_hex(8)}"
+        descriptor = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=directory)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return name, descriptor
+        # Another process took it for one whose writer is gone, before it was locked.
+        os.close(descriptor)
 
 
 def discard(name: str, directory: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fsdriver.errors import Unsupported
 
@@ -92,6 +92,16 @@ class Counters:
     bytes_read: int = 0
     bytes_written: int = 0
     hidden: int = 0
+
+
+class UploadLog(Protocol):
+    """Is told of uploads in parts, so that those of a process that died can be ended."""
+
+    def begun(self, key: str, handle: str) -> None:
+        """The store has opened one."""
+
+    def ended(self, key: str, handle: str) -> None:
+        """It is complete, or its parts were removed."""
 
 
 def check_metadata(key: str, metadata: Mapping[str, str] | None) -> None:

@@ -67,9 +67,13 @@ async def upload(
         with contextlib.suppress(FsdriverError):
             await _abort(backend, key, await beginning)
         raise
+    if backend.uploads is not None:
+        backend.uploads.begun(key, handle)
     try:
         parts = await _send_parts(backend, key, handle, source, size, step)
         info = await backend.complete_multipart(key, handle, parts, size, if_version, metadata)
+        if backend.uploads is not None:
+            backend.uploads.ended(key, handle)
         return replace(info, metadata=dict(metadata or {}))
     except BaseException:
         await asyncio.shield(_abort(backend, key, handle))
@@ -98,6 +102,8 @@ async def _send_parts(backend: Backend, key: str, handle: str, source: Source, s
 async def _abort(backend: Backend, key: str, handle: str) -> None:
     try:
         await backend.abort_multipart(key, handle)
+        if backend.uploads is not None:
+            backend.uploads.ended(key, handle)
     except FsdriverError as error:
         # The upload's own failure is what the caller must see; the store's life-cycle rules remove what is left.
         backend.counters.errors += 1

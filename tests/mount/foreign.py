@@ -55,7 +55,7 @@ class Foreign:
         self.delete(f"{key}/")  # some servers keep a directory after its last key
 
     def keys(self) -> list[str]:
-        """Keys of the tree, without what fsdriver keeps for itself."""
+        """Keys of files of the tree, without what fsdriver keeps for itself."""
         if self._root is not None:
             found = [path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file()]
         else:
@@ -65,4 +65,4 @@ class Foreign:
             found = [
                 item["Key"].removeprefix(f"{self._prefix}/") for page in pages for item in page.get("Contents", [])
             ]
-        return [key for key in found if not key.startswith(".fsdriver/")]
+        return [key for key in found if not key.startswith(".fsdriver/") and not key.endswith("/")]

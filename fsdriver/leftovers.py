@@ -1,0 +1,95 @@
+"""What processes that died left behind: staging files that nobody is owed, and uploads in parts that nobody completes.
+
+Both are marked with their owner. Whoever becomes the uploader of a store ends what belongs to an owner that is gone for
+certain; what belongs to a process of another PID namespace, which cannot be seen from here, is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import Final
+
+from fsdriver.backends.base import Backend
+from fsdriver.errors import FsdriverError, NotFound
+from fsdriver.journal import Journal
+from fsdriver.staging import Staging, owner
+
+log = logging.getLogger(__name__)
+
+_START_TIME: Final = 19
+"""Field of /proc/PID/stat after the name in parentheses: when the process began (proc_pid_stat(5), field 22)."""
+
+
+def is_dead(name: str) -> bool:
+    """Whether the process with this `owner` name has ended; False where that cannot be told."""
+    mine, theirs = owner().split("."), name.split(".")
+    if len(theirs) != len(mine) or theirs[0] != mine[0]:
+        return False
+    try:
+        with open(f"/proc/{int(theirs[1], 16)}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[_START_TIME]) != int(theirs[2], 16)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except ValueError:
+        return False
+
+
+def sweep_staging(staging: Staging, journal: Journal) -> int:
+    """Remove staging files of dead processes that no row needs and nobody has open; returns how many."""
+    removed = 0
+    for entry in os.scandir(staging.directory):
+        _, _, rest = entry.name.partition("-")
+        if not is_dead(rest.rpartition("-")[0]):
+            continue
+        with contextlib.suppress(FileNotFoundError), journal.transaction():
+            lock = None if journal.uses(entry.path) else staging.lock_exclusive(entry.path)
+            if lock is not None:
+                staging.remove(entry.path)
+                os.close(lock)
+                removed += 1
+    if removed:
+        log.info(
+            "%d files that were being written when their process died were removed: they had not been closed", removed
+        )
+    return removed
+
+
+class UploadLog:
+    """Notes uploads in parts in the journal, until they end.
+
+    Parameters
+    ----------
+    journal : Journal
+    store : str
+        Identity of the backend.
+    """
+
+    def __init__(self, journal: Journal, store: str) -> None:
+        self._journal = journal
+        self._store = store
+
+    def begun(self, key: str, handle: str) -> None:
+        """The store has opened an upload."""
+        self._journal.note_upload(self._store, key, handle, owner())
+
+    def ended(self, key: str, handle: str) -> None:
+        """It was completed, or its parts were removed."""
+        self._journal.forget_upload(self._store, key, handle)
+
+
+async def abort_uploads(backend: Backend, journal: Journal) -> None:
+    """Remove the parts that dead processes sent to a store."""
+    for key, handle, whose in journal.uploads(backend.identity):
+        if not is_dead(whose):
+            continue
+        try:
+            await backend.abort_multipart(key, handle)
+        except NotFound:
+            pass  # completed or removed
+        except FsdriverError as error:
+            log.warning("%s: the parts a dead process sent stay until the next start: %s", key, error)
+            continue
+        journal.forget_upload(backend.identity, key, handle)
+        log.info("%s: the parts that a dead process sent were removed", key)
