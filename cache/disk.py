@@ -21,6 +21,8 @@ from typing import Final
 from fsdriver.errors import Corrupt
 
 from . import locks
+from .adoption import Adopter, unkept
+from .batches import Batches
 from .eviction import Evictor
 from .files import LocalFile, SealedFile, duplicate, open_sealed
 from .fill import Fill
@@ -31,7 +33,7 @@ from .opened import OpenFiles
 from .places import prepare, unusable
 from .reader import Reader
 from .scratch import Scratch
-from .sealing import move_in, move_out
+from .sealing import move_out
 from .stats import CacheStats, Counts
 
 _WORKERS: Final = 2
@@ -87,6 +89,10 @@ class DiskCache:
             raise unusable(directory, error) from error
         self._opened = OpenFiles(self.objects, self._index, self.counts, clock)
         self._evictor = Evictor(self._index, self.objects, size=size, min_free=min_free, counts=self.counts)
+        self._adopter = Adopter(
+            self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
+        )
+        self.batches = Batches(self, self._scratch, self._adopter)
         _caches.add(self)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -139,7 +145,7 @@ class DiskCache:
         file = open_sealed(path, key.size)
         if file is None:
             raise Corrupt(f"the file to seal is not one of {key.size} bytes that nobody holds exclusively", str(path))
-        sealed = self._adopt(key, file, path)
+        sealed = self._adopter.adopt(key, file, path)
         if keep_open:
             return Reader(self, key, sealed)
         self._opened.release(sealed)
@@ -157,10 +163,8 @@ class DiskCache:
                 _log.warning("%s is not one of %d bytes that nobody holds exclusively; it is not kept", path, key.size)
             else:
                 ready.append((key, path, file))
-        if len(ready) > 1 and self._adopt_many(ready):
-            return
-        for key, path, file in ready:
-            self._opened.release(self._adopt(key, file, path))
+        if ready:
+            self._adopter.adopt_many([(key, str(path)) for key, path, _ in ready])
 
     def unseal(self, key: ObjectKey, target: Path, *, reader: Reader | None = None) -> bool:
         """Rename the sealed file to ``target``, to be written there.
@@ -257,8 +261,7 @@ class DiskCache:
         if sealed is not None:
             return sealed
         if key.size == 0:
-            file, path = self._scratch.create(0)
-            return self.adopt(key, file, path)
+            return self.adopt(key, *self.temporary(key))
         with self._lock:
             fill = self._fills.get(key.place)
             if fill is None:
@@ -286,7 +289,9 @@ class DiskCache:
 
     def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]:
         """A sparse file to fill."""
-        return self._scratch.create(key.size)
+        file, path = self._scratch.create()
+        os.ftruncate(file.descriptor, key.size)
+        return file, Path(path)
 
     def ample(self, size: int) -> bool:
         """Whether there is so much free space that ``size`` bytes need no `allocate`."""
@@ -316,16 +321,27 @@ class DiskCache:
         """Seal a filled temporary file; one that cannot be kept stays readable until its last reader closes."""
         readable = open_sealed(path, key.size)
         if readable is not None:
-            return self._adopt(key, readable, path)
+            return self._adopter.adopt(key, readable, path)
         _log.warning("%s was removed by another program; %s is not kept", path, key.label)
-        return self._unkept(LocalFile(duplicate(file)), key)
+        return unkept(LocalFile(duplicate(file)), key)
+
+    def placed(self, fill: Fill) -> bool:
+        """The file of a fill is in its place: open it for those who read it; False if it has gone again."""
+        with self._lock:
+            if not fill.readers:
+                self._settle(fill)
+                return True
+        sealed = self._opened.again(fill.key)
+        if sealed is None:
+            return False
+        fill.sealed = sealed
+        self.finished(fill)
+        return True
 
     def finished(self, fill: Fill) -> None:
         """A fill has its sealed file."""
         with self._lock:
-            fill.settled = True
-            if self._fills.get(fill.key.place) is fill:
-                del self._fills[fill.key.place]
+            self._settle(fill)
             unused = fill.readers == 0
         if unused and fill.sealed is not None:
             self._opened.release(fill.sealed)
@@ -354,59 +370,15 @@ class DiskCache:
 
     # -- inner parts -------------------------------------------------------------------------------------------------
 
+    def _settle(self, fill: Fill) -> None:
+        fill.settled = True
+        if self._fills.get(fill.key.place) is fill:
+            del self._fills[fill.key.place]
+
     def _find(self, key: ObjectKey) -> SealedFile | None:
         sealed = self._opened.find(key)
         if self._opened.due:
             self.workers.submit(self._opened.flush)
-        return sealed
-
-    def _adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
-        """Move an open, shared-locked file to its place."""
-        self._opened.flush()
-        target = self.objects / key.place
-        try:
-            with locks.mutex(self._guard):
-                present = open_sealed(target, key.size)
-                if present is not None:
-                    path.unlink(missing_ok=True)
-                    file = present
-                elif self._evictor.make_room(key.size):
-                    self._index.add([key], self._clock())
-                    move_in(path, target)
-                else:
-                    self.counts.refused += 1
-                    path.unlink(missing_ok=True)
-                    return self._unkept(file, key)
-        except (OSError, sqlite3.Error) as error:
-            failure = error if isinstance(error, OSError) else OSError(0, f"index: {error}")
-            self.disk_failed(key, failure)
-            path.unlink(missing_ok=True)
-            return self._unkept(file, key)
-        self.counts.sealed += 1
-        return self._opened.register(file, str(target), key.place)
-
-    def _adopt_many(self, files: Sequence[tuple[ObjectKey, Path, LocalFile]]) -> bool:
-        """Move files to their places in one step; False, with nothing done, if there is no room for all of them."""
-        try:
-            with locks.mutex(self._guard):
-                if not self._evictor.make_room(sum(key.size for key, _, _ in files)):
-                    return False
-                self._index.add([key for key, _, _ in files], self._clock())
-                for key, path, _ in files:
-                    target = self.objects / key.place
-                    if target.exists():
-                        path.unlink(missing_ok=True)
-                    else:
-                        move_in(path, target)
-        except (OSError, sqlite3.Error) as error:
-            _log.warning("files could not be sealed together, each is tried alone: %s", error)
-            return False
-        self.counts.sealed += len(files)
-        return True
-
-    def _unkept(self, file: LocalFile, key: ObjectKey) -> SealedFile:
-        sealed = SealedFile(file, None, key.place)
-        sealed.readers = 1
         return sealed
 
     def _remove(self, store: str | None, prefix: str | None) -> int:
@@ -433,6 +405,7 @@ class DiskCache:
         self._fills = {}
         self.budget = Budget()
         self.kept = Kept()
+        self.batches.after_fork()
         self._opened.after_fork()
         self._index.after_fork()
         self._scratch.after_fork()

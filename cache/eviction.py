@@ -49,11 +49,15 @@ class Evictor:
             status = os.statvfs(self._objects)
         return status.f_bavail * status.f_frsize - self.min_free
 
+    def within(self, wanted: int) -> bool:
+        """Whether ``wanted`` more bytes fit the bound as it is."""
+        return self._index.totals()[0] + wanted <= self.size
+
     def make_room(self, wanted: int, unwritten: int = 0) -> bool:
         """Evict until ``wanted`` more bytes fit the bound and ``unwritten`` of them the disk; False if they cannot."""
         if wanted > self.size:
             return False
-        return self._evict_until(lambda: self._index.totals()[0] + wanted <= self.size and self.free() >= unwritten)
+        return self._evict_until(lambda: self.within(wanted) and self.free() >= unwritten)
 
     def remove(self, places: Iterable[tuple[str, int]]) -> int:
         """Remove files that nobody has open; the bytes freed."""

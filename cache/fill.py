@@ -210,7 +210,9 @@ class Fill:
             storage.counts.fetched_bytes += size
             request.buffer = memoryview(data).toreadonly()
             request.arrived.set_result(request.buffer)
-            if await self._store(request.start, request.buffer):
+            if size == self.key.size <= WHOLE and self.stored:
+                await self._keep_whole(request, request.buffer)
+            elif await self._store(request.start, request.buffer):
                 self._settle(request, PRESENT)
             else:
                 storage.kept.keep(request, size, lambda: self._settle(request, MISSING))
@@ -243,7 +245,20 @@ class Fill:
         for block in range(request.start // BLOCK, -(-request.end // BLOCK)):
             self._requests.pop(block, None)
 
+    async def _keep_whole(self, request: Request, buffer: memoryview) -> None:
+        """Write and seal an object that came in one request; its readers read the buffer until then."""
+        if not await self._storage.batches.keep(self.key, buffer):
+            self.stored = False
+            self._storage.kept.keep(request, len(buffer), lambda: self._settle(request, MISSING))
+        elif not self._storage.placed(self):
+            self._settle(request, MISSING)
+        elif self.sealed is not None:
+            self._file = self.sealed.file
+            self._settle(request, PRESENT)
+
     def _next(self) -> None:
+        if self.sealed is not None or self.settled:
+            return
         if self.blocks.complete and self._sealing is None:
             self._sealing = asyncio.get_running_loop().create_task(self._seal())
         elif self._plan is not None:

@@ -65,14 +65,19 @@ class OpenFiles:
                 sealed.readers += 1
                 self._counts.hits += 1
                 return sealed
-        path = f"{self._root}/{place}"
-        file = open_sealed(path, key.size)
+        sealed = self.again(key)
         with self._lock:
-            if file is None:
+            if sealed is None:
                 self._counts.misses += 1
-                return None
-            self._counts.hits += 1
-        return self.register(file, path, place)
+            else:
+                self._counts.hits += 1
+        return sealed
+
+    def again(self, key: ObjectKey) -> SealedFile | None:
+        """As `find`, for who is counted already."""
+        path = f"{self._root}/{key.place}"
+        file = open_sealed(path, key.size)
+        return None if file is None else self.register(file, path, key.place)
 
     def register(self, file: LocalFile, path: str, place: str) -> SealedFile:
         """The one open file of a place: this one, or that which another thread registered first."""

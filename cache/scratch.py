@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 import shutil
+import threading
 from itertools import count
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Scratch:
         self._folder: Path | None = None
         self._lock: LocalFile | None = None
         self._pid = os.getpid()
+        self._making = threading.Lock()
 
     def sweep(self) -> None:
         """Remove the folders of dead processes."""
@@ -46,17 +48,15 @@ class Scratch:
                     _log.info("removing temporary files of a dead process: %s", folder)
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def create(self, size: int) -> tuple[LocalFile, Path]:
-        """An empty sparse file of ``size`` bytes."""
+    def create(self) -> tuple[LocalFile, str]:
+        """An empty file."""
         while True:
-            path = self._own() / str(next(self._numbers))
+            # Text: joining Paths takes as long as making the file.
+            path = f"{self._own()}/{next(self._numbers)}"
             try:
-                file = LocalFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+                return LocalFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)), path
             except FileNotFoundError:
                 self._folder = None
-                continue
-            os.ftruncate(file.descriptor, size)
-            return file, path
 
     def close(self) -> None:
         """Remove this process's folder."""
@@ -69,16 +69,23 @@ class Scratch:
         """In a forked child: the folder is the parent's; its lock file stays open there and here, harmlessly."""
         self._folder = None
         self._pid = os.getpid()
+        self._making = threading.Lock()
 
     def _own(self) -> Path:
-        if self._folder is None:
+        folder = self._folder
+        return self._make() if folder is None else folder
+
+    def _make(self) -> Path:
+        with self._making:
+            if self._folder is not None:
+                return self._folder
             folder = self._root / f"{os.getpid()}-{secrets.token_hex(6)}"
             with locks.mutex(self._guard):
                 folder.mkdir(mode=0o700, parents=True)
                 self._lock = LocalFile(os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 locks.exclude(self._lock.descriptor)
             self._folder = folder
-        return self._folder
+            return folder
 
     @staticmethod
     def _abandoned(folder: Path) -> bool:

@@ -9,13 +9,17 @@ from . import locks
 from .files import LocalFile, same_file
 
 
-def move_in(path: Path, target: Path) -> None:
+def move_in(path: str, target: str) -> None:
     """Give a finished file its place."""
     try:
         os.rename(path, target)
     except FileNotFoundError:
-        for parent in (target.parent.parent, target.parent):  # `parents=True` would not give the mode to both
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        parent = os.path.dirname(target)
+        try:
+            os.mkdir(parent, 0o700)
+        except FileNotFoundError:
+            for above in (Path(parent).parent, Path(parent)):  # `parents=True` would not give the mode to both
+                above.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(path, target)
 
 

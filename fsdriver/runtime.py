@@ -83,15 +83,50 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         raise
 
 
-def start(
-    coroutine: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None]
-) -> asyncio.Future[T] | None:
+class Started:
+    """The part of a coroutine that runs on the loop; see `start`."""
+
+    __slots__ = ("_cancelled", "_coroutine", "_done", "_loop", "_task")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        self._coroutine = coroutine
+        self._done = done
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+        self._loop = get_loop()
+
+    def resume(self) -> None:
+        """Let the loop take it from here; call once, from any thread."""
+        self._loop.call_soon_threadsafe(self._begin)
+
+    def cancel(self) -> None:
+        """End it with a CancelledError, from any thread; nothing happens when it has ended."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    def _begin(self) -> None:
+        # A task takes a coroutine that has run a part of its way already.
+        self._task = task = self._loop.create_task(self._coroutine)
+        task.add_done_callback(self._finish)
+        if self._cancelled:
+            task.cancel()
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _finish(self, task: asyncio.Task[Any]) -> None:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self._done(None if error is not None else task.result(), error)
+
+
+def start(coroutine: Coroutine[Any, Any, T], done: Callable[[T | None, BaseException | None], None]) -> Started | None:
     """Drive a coroutine without waiting: ``done(result, error)`` is called in this thread if it needs no loop, else on it.
 
     Returns
     -------
-    concurrent.futures.Future or None
-        A handle to cancel the loop's part, or None when ``done`` was already called.
+    Started or None
+        What to `Started.resume` (after noting it, if it is to be cancelled), or None when ``done`` was already called.
     """
     try:
         finished, value = _advance(coroutine)
@@ -101,21 +136,7 @@ def start(
     if finished:
         done(value, None)
         return None
-
-    async def rest() -> T:
-        try:
-            result = await _resume(coroutine)
-        except BaseException as error:
-            done(None, error)
-            raise
-        done(result, None)
-        return result
-
-    return asyncio.run_coroutine_threadsafe(rest(), get_loop())  # type: ignore[return-value]
-
-
-async def _resume(coroutine: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.get_running_loop().create_task(coroutine)
+    return Started(coroutine, done)
 
 
 async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -285,6 +286,7 @@ class MountServer:
             "open_files": len(self.fs.handles.files),
             "stale_opens": self.fs.open_files.stale,
             **(self._transport.status() if self._transport is not None else {}),
+            "cache": asdict(self.engine.cache.stats()),
             "routes": [
                 {"path": route.path, "backend": route.backend.identity, "hidden_names": route.hidden,
                  "requests": dict(route.backend.counters.requests)} for route in self.engine.routes

@@ -12,12 +12,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
 from functools import partial
 from types import CoroutineType
 from typing import Any, Final, TypeAlias
 
-from fsdriver.runtime import start
+from fsdriver.runtime import Started, start
 
 from .passthrough import MAX_STACK_DEPTH
 from .protocol import (
@@ -138,7 +137,7 @@ class Session:
         self._operations: list[Operation | None] = [operations.get(code) for code in range(64)]
         self._operations[Opcode.INIT] = self._init
         self._operations[Opcode.INTERRUPT] = self._interrupt
-        self._waiting: dict[int, tuple[int, Future[Any]]] = {}
+        self._waiting: dict[int, tuple[int, Started]] = {}
         self._abandoned: set[int] = set()
         self._thread: threading.Thread | None = None
         self.failure: str = ""
@@ -202,17 +201,15 @@ class Session:
             if result is not None:
                 self.reply(unique, result)  # type: ignore[arg-type]
             return
-        future = start(result, partial(self._done, unique))
-        if future is not None:
-            self._waiting[unique] = (request.opcode, future)  # type: ignore[assignment]
-            future.add_done_callback(partial(self._forget, unique))
-
-    def _forget(self, unique: int, _: object) -> None:
-        self._waiting.pop(unique, None)
-        self._abandoned.discard(unique)
+        started = start(result, partial(self._done, unique))
+        if started is not None:
+            self._waiting[unique] = (request.opcode, started)
+            started.resume()
 
     def _done(self, unique: int, result: Reply, error: BaseException | None) -> None:
+        self._waiting.pop(unique, None)
         if unique in self._abandoned:
+            self._abandoned.discard(unique)
             if isinstance(error, OSError):
                 log.warning("an operation failed after its caller was interrupted: %s", error)
             return
@@ -278,9 +275,9 @@ class Session:
         (unique,) = INTERRUPT_IN.unpack_from(request.body)
         waiting = self._waiting.get(unique)
         if waiting is not None:
-            opcode, future = waiting
+            opcode, started = waiting
             if opcode in _CANCELLED:
-                future.cancel()
+                started.cancel()
             elif opcode in _ABANDONED:
                 self._abandoned.add(unique)
                 self.fail(unique, errno.EINTR)

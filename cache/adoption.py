@@ -1,0 +1,144 @@
+"""Giving finished files their place among the sealed ones, one or many at a time."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from . import locks
+from .eviction import Evictor
+from .files import LocalFile, SealedFile, open_sealed
+from .index import Index
+from .keys import ObjectKey
+from .opened import OpenFiles
+from .sealing import move_in
+from .stats import Counts
+
+
+class Adopter:
+    """Moves finished files into ``objects/`` and the index, evicting others where the bounds ask for it.
+
+    Parameters
+    ----------
+    objects, guard : Path
+        The directory of sealed files, and the mutex of the cache directory.
+    index : Index
+    evictor : Evictor
+    opened : OpenFiles
+    counts : Counts
+    clock : callable
+        Seconds since the epoch.
+    failed : callable
+        Told of a file that the disk or the index did not take.
+    """
+
+    def __init__(
+        self,
+        objects: Path,
+        guard: Path,
+        index: Index,
+        evictor: Evictor,
+        opened: OpenFiles,
+        counts: Counts,
+        clock: Callable[[], float],
+        failed: Callable[[ObjectKey, OSError], None],
+    ) -> None:
+        self._objects = objects
+        self._root = str(objects)
+        self._guard = guard
+        self._index = index
+        self._evictor = evictor
+        self._opened = opened
+        self._counts = counts
+        self._clock = clock
+        self._failed = failed
+
+    def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
+        """Seal an open, shared-locked file; one that cannot be kept stays readable until its last reader closes."""
+        target = self._objects / key.place
+        try:
+            with locks.mutex(self._guard):
+                present = open_sealed(target, key.size)
+                if present is not None:
+                    path.unlink(missing_ok=True)
+                    file = present
+                elif self._make_room(key.size):
+                    self._index.add([key], self._clock())
+                    move_in(str(path), str(target))
+                else:
+                    self._counts.refused += 1
+                    path.unlink(missing_ok=True)
+                    return unkept(file, key)
+        except (OSError, sqlite3.Error) as error:
+            self._failed(key, _as_os_error(error))
+            path.unlink(missing_ok=True)
+            return unkept(file, key)
+        self._counts.sealed += 1
+        return self._opened.register(file, str(target), key.place)
+
+    def adopt_many(self, written: Sequence[tuple[ObjectKey, str]]) -> list[bool]:
+        """Seal files that nobody has open: one transaction of the index for all of them.
+
+        Returns
+        -------
+        list of bool
+            Whether each is in its place now; the others are removed.
+        """
+        try:
+            with locks.mutex(self._guard):
+                done = {key.place for key, path in self._admit(written) if self._place(key, path)}
+        except (OSError, sqlite3.Error) as error:
+            for key, _ in written:
+                self._failed(key, _as_os_error(error))
+            done = set()
+        result = [key.place in done for key, _ in written]
+        for (_, path), placed in zip(written, result, strict=True):
+            if not placed:
+                Path(path).unlink(missing_ok=True)
+        self._counts.sealed += len(done)
+        return result
+
+    def _admit(self, written: Sequence[tuple[ObjectKey, str]]) -> Sequence[tuple[ObjectKey, str]]:
+        """Those that find room, recorded in the index."""
+        if self._make_room(sum(key.size for key, _ in written)):
+            self._index.add([key for key, _ in written], self._clock())
+            return written
+        kept = []
+        for key, path in written:
+            if self._make_room(key.size):
+                self._index.add([key], self._clock())
+                kept.append((key, path))
+            else:
+                self._counts.refused += 1
+        return kept
+
+    def _place(self, key: ObjectKey, path: str) -> bool:
+        """Another process may have been first: its file stays, others may have that open."""
+        target = f"{self._root}/{key.place}"
+        try:
+            if os.stat(target).st_size == key.size:
+                os.unlink(path)
+                return True
+        except (FileNotFoundError, NotADirectoryError):
+            pass  # the usual case
+        move_in(path, target)
+        return True
+
+    def _make_room(self, size: int) -> bool:
+        if self._evictor.within(size):
+            return True
+        self._opened.flush()
+        return self._evictor.make_room(size)
+
+
+def unkept(file: LocalFile, key: ObjectKey) -> SealedFile:
+    """A finished file without a place, for those who read it now."""
+    sealed = SealedFile(file, None, key.place)
+    sealed.readers = 1
+    return sealed
+
+
+def _as_os_error(error: OSError | sqlite3.Error) -> OSError:
+    return error if isinstance(error, OSError) else OSError(0, f"index: {error}")
