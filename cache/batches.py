@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from .scratch import Scratch
 
 _MOST: Final = 64
 """Files of one batch: the mutex of the cache directory is held while they get their places."""
+_WAITING_BYTES: Final = 16 << 20
+"""Bytes that wait for the disk, above which threads that bring more wait too."""
 
 _log = logging.getLogger("fsdriver.cache")
 
@@ -40,11 +43,11 @@ class Disk(Protocol):
 class _Item:
     key: ObjectKey
     data: memoryview
-    done: asyncio.Future[bool]
+    done: Callable[[bool], None]
 
 
 class Batches:
-    """See the module. `keep` is called on the event loop.
+    """See the module.
 
     Parameters
     ----------
@@ -57,32 +60,54 @@ class Batches:
         self._disk = disk
         self._scratch = scratch
         self._adopter = adopter
-        self._lock = threading.Lock()
+        self._room = threading.Condition()
         self._waiting: list[_Item] = []
+        self._bytes = 0
         self._busy = False
 
     async def keep(self, key: ObjectKey, data: memoryview) -> bool:
         """Write and seal a whole object; False (counted, and told once) if the cache could not take it."""
         loop = asyncio.get_running_loop()
-        item = _Item(key, data, loop.create_future())
-        with self._lock:
+        kept: asyncio.Future[bool] = loop.create_future()
+
+        def tell(result: bool) -> None:
+            if not kept.done():
+                kept.set_result(result)
+
+        def done(result: bool) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(tell, result)
+
+        self._add(_Item(key, data, done))
+        return await kept
+
+    def put(self, key: ObjectKey, data: memoryview, done: Callable[[bool], None]) -> None:
+        """As `keep`, from any other thread: ``done`` is called in a worker; waits while much else waits."""
+        with self._room:
+            while self._bytes > _WAITING_BYTES:
+                self._room.wait()
+        self._add(_Item(key, data, done))
+
+    def _add(self, item: _Item) -> None:
+        with self._room:
             self._waiting.append(item)
+            self._bytes += len(item.data)
             begin, self._busy = not self._busy, True
         if begin:
-            self._disk.workers.submit(self._work, loop)
-        return await item.done
+            self._disk.workers.submit(self._work)
 
     def after_fork(self) -> None:
         """In a forked child: what waits is the parent's."""
-        self._lock = threading.Lock()
+        self._room = threading.Condition()
         self._waiting = []
+        self._bytes = 0
         self._busy = False
 
     # -- in a worker -------------------------------------------------------------------------------------------------
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self) -> None:
         while True:
-            with self._lock:
+            with self._room:
                 batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
                 if not batch:
                     self._busy = False
@@ -92,7 +117,11 @@ class Batches:
             except Exception:  # noqa: BLE001 - whatever it was, the readers of these objects go on without the cache
                 _log.exception("%d small objects were not kept in the cache", len(batch))
                 results = [False] * len(batch)
-            _tell(loop, batch, results)
+            with self._room:
+                self._bytes -= sum(len(item.data) for item in batch)
+                self._room.notify_all()
+            for item, result in zip(batch, results, strict=True):
+                item.done(result)
 
     def _keep(self, batch: list[_Item]) -> list[bool]:
         paths = [self._write(item) for item in batch]
@@ -115,13 +144,3 @@ class Batches:
                 Path(path).unlink(missing_ok=True)
             return None
         return path
-
-
-def _tell(loop: asyncio.AbstractEventLoop, batch: list[_Item], results: list[bool]) -> None:
-    def tell() -> None:
-        for item, result in zip(batch, results, strict=True):
-            if not item.done.done():
-                item.done.set_result(result)
-
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(tell)

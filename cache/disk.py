@@ -27,7 +27,7 @@ from .eviction import Evictor
 from .files import LocalFile, SealedFile, duplicate, open_sealed
 from .fill import Fill
 from .index import Index
-from .keys import Fetch, ObjectKey
+from .keys import Fetch, FetchNow, ObjectKey
 from .memory import Budget, Kept
 from .opened import OpenFiles
 from .places import prepare, unusable
@@ -35,6 +35,7 @@ from .reader import Reader
 from .scratch import Scratch
 from .sealing import move_out
 from .stats import CacheStats, Counts
+from .threads import Threads
 
 _WORKERS: Final = 2
 _BATCH: Final = 64
@@ -92,6 +93,7 @@ class DiskCache:
         self._adopter = Adopter(
             self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
         )
+        self.threads = Threads("fsdriver-fetch")
         self.batches = Batches(self, self._scratch, self._adopter)
         _caches.add(self)
 
@@ -102,9 +104,12 @@ class DiskCache:
         sealed = self._find(key)
         return None if sealed is None else Reader(self, key, sealed)
 
-    def reader(self, key: ObjectKey, fetch: Fetch) -> Reader:
-        """A reader of the sealed file, of the fill under way in this process, or of a new one."""
-        return Reader(self, key, self.attach(key, fetch), fetch)
+    def reader(self, key: ObjectKey, fetch: Fetch, now: FetchNow | None = None) -> Reader:
+        """A reader of the sealed file, of the fill under way in this process, or of a new one.
+
+        ``now`` is how small objects are fetched without the event loop.
+        """
+        return Reader(self, key, self.attach(key, fetch), fetch, now)
 
     async def fill(self, key: ObjectKey, fetch: Fetch) -> Reader:
         """A complete reader, after fetching what is missing; errors as `Reader.wait_complete`."""
@@ -237,6 +242,7 @@ class DiskCache:
             self._fills.clear()
         for fill in fills:
             fill.stop()
+        self.threads.close()
         if self._workers is not None:
             self._workers.shutdown(wait=True)
             self._workers = None
@@ -405,6 +411,7 @@ class DiskCache:
         self._fills = {}
         self.budget = Budget()
         self.kept = Kept()
+        self.threads = Threads("fsdriver-fetch")
         self.batches.after_fork()
         self._opened.after_fork()
         self._index.after_fork()

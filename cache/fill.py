@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from fsdriver.errors import BackendError, Corrupt, NoSpace
+from fsdriver.runtime import on_loop
 
 from .blocks import BLOCK, COMING, MISSING, PRESENT, BlockMap
 from .files import LocalFile, SealedFile
 from .keys import Fetch, ObjectKey
 from .readahead import LARGEST_REQUEST, MIB, REQUESTS_AHEAD, SMALLEST_REQUEST, Plan
 from .request import Request, Storage
+from .small import SmallFetch
 
 WHOLE: Final = 1 * MIB
 """Objects up to this many bytes are fetched in one request."""
@@ -69,11 +71,16 @@ class Fill:
         self._plan: Plan | None = None
         self._sealing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.small = SmallFetch(self, storage) if stored and key.size <= WHOLE else None
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
     def local(self, start: int, end: int) -> bytes | memoryview | None:
         """Bytes that are on disk or in one fetched buffer; None when some would have to be fetched."""
+        if self.small is not None and (whole := self.small.whole) is not None:
+            return whole[start:end]
+        if (sealed := self.sealed) is not None:
+            return sealed.file.read(start, end - start)
         file = self._file
         if file is not None and self.blocks.has(start, end):
             return file.read(start, end - start)
@@ -93,6 +100,8 @@ class Fill:
     def abandon(self) -> None:
         """The last reader has gone: stop fetching and drop what is there, unless all of it is here or on its way."""
         loop = self._loop
+        if self.small is not None and self.small.busy:
+            return
         if loop is not None and not loop.is_closed() and self.pid == os.getpid():
             loop.call_soon_threadsafe(self._retire)
         else:
@@ -103,6 +112,13 @@ class Fill:
         loop = self._loop
         if loop is not None and not loop.is_closed() and self.pid == os.getpid():
             loop.call_soon_threadsafe(self._drop)
+
+    async def join(self) -> None:
+        """Continue on the event loop, once no thread is fetching any more."""
+        if self.small is None:
+            await on_loop()
+        else:
+            await self.small.join()
 
     # -- on the loop -------------------------------------------------------------------------------------------------
 
@@ -116,6 +132,8 @@ class Fill:
     def demand(self, start: int, end: int) -> None:
         """Begin to fetch the missing blocks of a range."""
         if self.key.size <= WHOLE:
+            if self.local(start, end) is not None:
+                return
             start, end = 0, self.key.size
         for first, last in self.blocks.missing(start, end, LARGEST_REQUEST):
             self._request(first, last)
@@ -132,6 +150,8 @@ class Fill:
     async def collect(self, start: int, end: int) -> bytes | memoryview:
         """Bytes of a range whose blocks are present or demanded."""
         whole: bytearray | None = None
+        if (data := self.local(start, end)) is not None:
+            return data
         position = start
         while position < end:
             piece = await self._piece(position, end)
@@ -151,6 +171,8 @@ class Fill:
         NoSpace
             The disk cannot hold it.
         """
+        if self.small is not None:
+            await self.small.finish()
         request = min(max(SMALLEST_REQUEST, self.key.size // REQUESTS_AHEAD), LARGEST_REQUEST)
         if self.key.size <= WHOLE:
             request = WHOLE
@@ -215,7 +237,7 @@ class Fill:
             elif await self._store(request.start, request.buffer):
                 self._settle(request, PRESENT)
             else:
-                storage.kept.keep(request, size, lambda: self._settle(request, MISSING))
+                self._keep(request, request.buffer)
         except (asyncio.CancelledError, KeyboardInterrupt, SystemExit) as error:
             self._fail(request, error)
             raise
@@ -249,12 +271,29 @@ class Fill:
         """Write and seal an object that came in one request; its readers read the buffer until then."""
         if not await self._storage.batches.keep(self.key, buffer):
             self.stored = False
-            self._storage.kept.keep(request, len(buffer), lambda: self._settle(request, MISSING))
+            self._keep(request, buffer)
         elif not self._storage.placed(self):
             self._settle(request, MISSING)
         elif self.sealed is not None:
             self._file = self.sealed.file
             self._settle(request, PRESENT)
+
+    def keep_in_memory(self, buffer: memoryview) -> None:
+        """Hold the whole object, which a thread has fetched and the cache could not take."""
+        self.stored = False
+        self._loop = loop = asyncio.get_running_loop()
+        request = Request(0, self.key.size, loop.create_future())
+        request.buffer = buffer
+        request.arrived.set_result(buffer)
+        for block in range(-(-self.key.size // BLOCK)):
+            self._requests[block] = request
+        self.blocks.mark(0, self.key.size, COMING)
+        self._keep(request, buffer)
+        if not self.readers:
+            self._retire()
+
+    def _keep(self, request: Request, buffer: memoryview) -> None:
+        self._storage.kept.keep(request, len(buffer), lambda: self._settle(request, MISSING))
 
     def _next(self) -> None:
         if self.sealed is not None or self.settled:

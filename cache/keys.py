@@ -11,7 +11,8 @@ from typing import Final, TypeAlias
 
 Fetch: TypeAlias = Callable[[int, int], Awaitable[memoryview]]
 """Bytes ``start`` to ``end`` (exclusive) of one version of one object; raises Stale if the object has changed."""
-
+FetchNow: TypeAlias = Callable[[], memoryview | None]
+"""The whole object, in the calling thread and in one attempt; None: it failed, `Fetch` will say why."""
 
 _PLACES: Final = 8192
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from fsdriver.runtime import on_loop
-
 from . import files
 from .files import LocalFile, SealedFile
-from .fill import Fill
-from .keys import Fetch, ObjectKey
+from .fill import WHOLE, Fill
+from .keys import Fetch, FetchNow, ObjectKey
 from .readahead import Plan, ReadAhead
 
 
@@ -30,11 +28,19 @@ class Reader:
     Several readers share one fill: the first pays, all read. Made by `DiskCache` only.
     """
 
-    def __init__(self, owner: Owner, key: ObjectKey, source: SealedFile | Fill, fetch: Fetch | None = None) -> None:
+    def __init__(
+        self,
+        owner: Owner,
+        key: ObjectKey,
+        source: SealedFile | Fill,
+        fetch: Fetch | None = None,
+        now: FetchNow | None = None,
+    ) -> None:
         self.key = key
         self.size = key.size
         self._owner = owner
         self._fetch = fetch
+        self._now = now
         self._source: SealedFile | Fill | None = source
         self._ahead: ReadAhead | None = None
         self._file: LocalFile | None = None
@@ -97,6 +103,24 @@ class Reader:
                 fill.suggest(plan)
         return data
 
+    def fetch_now(self, done: Callable[[], None]) -> bool:
+        """Have a thread fetch a small object whole, without the event loop; ``done`` is called there, then read again.
+
+        Returns
+        -------
+        bool
+            False if this cannot be (any more): use `read`.
+        """
+        source = self._source
+        if self._now is None or not isinstance(source, Fill) or source.small is None:
+            return False
+        return source.small.begin(self._now, done)
+
+    @property
+    def small(self) -> bool:
+        """Whether `fetch_now` is worth trying."""
+        return self._now is not None and self.size <= WHOLE
+
     async def read(self, offset: int, size: int) -> bytes | memoryview:
         """Bytes from ``offset`` on; less than ``size`` only at the end of the object.
 
@@ -110,7 +134,7 @@ class Reader:
         data = self.read_now(offset, size)
         if data is not None:
             return data
-        await on_loop()
+        await self._fill().join()
         end = min(offset + size, self.size)
         return await self._fill().read(offset, end, self._observe(offset, end))
 
@@ -120,8 +144,8 @@ class Reader:
         file = self._local_file()
         if file is not None:
             return [file.read(start, end - start) if start < end else b"" for start, end in clipped]
-        await on_loop()
         fill = self._fill()
+        await fill.join()
         for start, end in sorted(clipped):
             if start < end:
                 fill.demand(start, end)
@@ -138,8 +162,9 @@ class Reader:
             See `read`.
         """
         if self._local_file() is None:
-            await on_loop()
-            await self._fill().complete()
+            await self._fill().join()
+            if self._local_file() is None:
+                await self._fill().complete()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

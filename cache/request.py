@@ -12,6 +12,7 @@ from .files import LocalFile, SealedFile
 from .keys import ObjectKey
 from .memory import Budget, Kept
 from .stats import Counts
+from .threads import Threads
 
 if TYPE_CHECKING:
     from .fill import Fill
@@ -24,6 +25,7 @@ class Storage(Protocol):
     budget: Budget
     kept: Kept
     batches: Batches
+    threads: Threads
 
     @property
     def workers(self) -> Executor: ...

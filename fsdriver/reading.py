@@ -91,7 +91,10 @@ class Reading(NameChanges):
                     self.memory.forget_entry(path)
                     raise
 
-        return self.services.cache.reader(key, fetch)
+        def now() -> memoryview | None:
+            return self.backend.get_now(key.key, key.size, key.version)
+
+        return self.services.cache.reader(key, fetch, now if self.backend.immediate else None)
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> memoryview:
         """Bytes ``start`` to ``end`` (exclusive) of a file, from the cache where it has them."""

@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 
 PARKED_MOST: Final = 256
 PARKED_SECONDS: Final = 2.0
+SMALL: Final = 1 << 20
+"""Bytes of a file that is one READ request."""
 _Identity: TypeAlias = tuple[int, int]
 
 
@@ -182,7 +184,13 @@ class OpenFiles:
         return state
 
     def choose_mode(self, node: Node, state: OpenState, entry: Entry) -> None:
-        """Passthrough for a complete local file, unless its mode has bits that a write must clear."""
+        """Passthrough for a complete local file, unless its mode has bits that a write must clear.
+
+        Small files that are only read do without: the kernel keeps their pages from one open to the next, which saves
+        registering the file, and asking for the attributes that a passthrough read makes stale.
+        """
+        if state.staged is None and entry.size <= SMALL:
+            return
         descriptor = state.descriptor()
         if self._passthrough.enabled and descriptor is not None and not entry.mode & (stat.S_ISUID | stat.S_ISGID):
             state.backing_id = self._passthrough.try_register(descriptor)
@@ -291,7 +299,7 @@ class OpenFiles:
             and reader is not None
             and not isinstance(reader, StagedReader)
             and state.descriptor() is not None
-            and (state.backing_id is not None or not self._passthrough.enabled)
+            and (state.backing_id is not None or not self._passthrough.enabled or reader.size <= SMALL)
         )
 
     def _let_go(self, state: OpenState) -> None:

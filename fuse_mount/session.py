@@ -110,6 +110,18 @@ def answer_code(error: BaseException) -> tuple[int, bool]:
     return errno.EIO, True
 
 
+class _Deferred:
+    """A request that a thread is to answer soon; an interrupt is noted until then."""
+
+    __slots__ = ("cancelled",)
+
+    def __init__(self) -> None:
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
 class Session:
     """One connection to the kernel.
 
@@ -137,7 +149,7 @@ class Session:
         self._operations: list[Operation | None] = [operations.get(code) for code in range(64)]
         self._operations[Opcode.INIT] = self._init
         self._operations[Opcode.INTERRUPT] = self._interrupt
-        self._waiting: dict[int, tuple[int, Started]] = {}
+        self._waiting: dict[int, tuple[int, Started | _Deferred]] = {}
         self._abandoned: set[int] = set()
         self._thread: threading.Thread | None = None
         self.failure: str = ""
@@ -205,6 +217,20 @@ class Session:
         if started is not None:
             self._waiting[unique] = (request.opcode, started)
             started.resume()
+
+    def defer(self, request: Request) -> Callable[[Callable[[], Reply | Coroutine[Any, Any, Reply]]], None]:
+        """Another thread will answer: it calls what is returned with the operation that makes the reply."""
+        unique, opcode, waiting = request.unique, request.opcode, _Deferred()
+        self._waiting[unique] = (opcode, waiting)
+
+        def proceed(operation: Callable[[], Reply | Coroutine[Any, Any, Reply]]) -> None:
+            if waiting.cancelled:
+                self._done(unique, None, asyncio.CancelledError())
+            else:
+                self._waiting.pop(unique, None)
+                self._answer(lambda _: operation(), request)
+
+        return proceed
 
     def _done(self, unique: int, result: Reply, error: BaseException | None) -> None:
         self._waiting.pop(unique, None)

@@ -50,6 +50,8 @@ class Backend(Calls, ABC):
     """The client may send an idempotent request twice on its own, so that it can lose a condition against itself."""
     uploads: UploadLog | None = None
     """Is told of uploads in parts."""
+    immediate: bool = False
+    """There is a `get_now`."""
     fork_safe: bool = True
     """A forked child may go on using what the parent opened, or at least open anew."""
 
@@ -79,6 +81,13 @@ class Backend(Calls, ABC):
         data = await self._call("get", key, lambda: self._get(key, start, end, version), size=expected)
         self.counters.bytes_read += len(data)
         return data
+
+    def get_now(self, key: str, size: int, version: str) -> memoryview | None:
+        """A small object whole, in the calling thread and without the event loop: one attempt, soon given up.
+
+        Only where `immediate` says so. None: it failed, or is another version; `get` will say why.
+        """
+        return None
 
     async def fetch(self, key: str) -> tuple[ObjectInfo, memoryview]:
         """A small object whole, with the attributes of the version that was read: one request where the service allows."""

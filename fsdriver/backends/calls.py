@@ -78,7 +78,7 @@ class Calls:
         policy = self.retry
         began, failures = policy.clock(), 0
         while True:
-            self.counters.requests[operation] = self.counters.requests.get(operation, 0) + 1
+            self.counters.count(operation)
             try:
                 return await attempt()
             except BackendError as error:

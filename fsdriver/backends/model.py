@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -92,6 +93,14 @@ class Counters:
     bytes_read: int = 0
     bytes_written: int = 0
     hidden: int = 0
+
+    def count(self, operation: str) -> None:
+        """One more attempt; from any thread."""
+        with _counting:
+            self.requests[operation] = self.requests.get(operation, 0) + 1
+
+
+_counting = threading.Lock()
 
 
 class UploadLog(Protocol):

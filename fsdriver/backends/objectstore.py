@@ -7,6 +7,7 @@ not survive a fork: `runtime_lost` tells, and `fsdriver.backends.open_backend` t
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import time
 from datetime import timedelta
@@ -36,6 +37,12 @@ STANDARD_HEADERS: Final = frozenset(
     {"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class"}
 )
 
+PATIENCE: Final = 2.0
+"""Seconds without a byte after which `ObjectStoreBackend.get_now` gives up: it holds a thread and cannot be cancelled."""
+SLOW_PAUSE: Final = 60.0
+"""Seconds for which that is not tried again then."""
+
+_log = logging.getLogger("fsdriver.backends")
 _runtime_process: list[int] = []
 """The process in which obstore's threads were started, once they were."""
 
@@ -59,12 +66,15 @@ class ObjectStoreBackend(Backend):
     )
     delete_batch = 1000
     fork_safe = False
+    immediate = True
 
     def __init__(self, settings: S3Settings, retry: RetryPolicy) -> None:
         super().__init__("s3", settings.location, settings.bucket, retry, slots=settings.pool_size)
         self.settings = settings
         self.sdk = Sdk(settings)
         self._store = _make_store(settings)
+        self._impatient = _make_store(settings, patience=PATIENCE)
+        self._resumes = 0.0
         self._bucket_seen = -BUCKET_TRUST
 
     async def close(self) -> None:
@@ -84,6 +94,31 @@ class ObjectStoreBackend(Backend):
             await self._prove_bucket(key)
             raise
         return _info(key, result)
+
+    def get_now(self, key: str, size: int, version: str) -> memoryview | None:
+        began = time.monotonic()
+        if began < self._resumes or not is_plain(key) or runtime_lost():
+            return None
+        if not _runtime_process:
+            _runtime_process.append(os.getpid())
+        self.counters.count("get")
+        try:
+            data = memoryview(obstore.get(self._impatient, key, options={"if_match": f'"{version}"'}).bytes())
+        except Exception as error:  # noqa: BLE001 - `get` meets it again and says what it is
+            if time.monotonic() - began >= PATIENCE:
+                self._resumes = time.monotonic() + SLOW_PAUSE
+                _log.info("%s is slow: small objects are not fetched by threads for %g s", self.location, SLOW_PAUSE)
+            _log.debug("%s: one attempt to read it at once failed: %s", key, error)
+            return None
+        except BaseException as error:
+            if type(error).__name__ != "PanicException":
+                raise
+            return None
+        self._bucket_seen = time.monotonic()
+        if len(data) != size:
+            return None
+        self.counters.bytes_read += size
+        return data
 
     async def _fetch_whole(self, key: str) -> tuple[ObjectInfo, memoryview]:
         if not is_plain(key):
@@ -299,7 +334,9 @@ def _headers(content_type: str | None) -> dict[str, str]:
     return {} if content_type is None else {"ContentType": content_type}
 
 
-def _make_store(settings: S3Settings) -> S3Store:
+def _make_store(settings: S3Settings, patience: float | None = None) -> S3Store:
+    """The client; with ``patience`` one for calls that wait in a thread, which has no event loop to ask for credentials."""
+    provider = settings.credentials if patience is None else settings.credentials.fetch
     config: dict[str, Any] = {
         "region": settings.region,
         "virtual_hosted_style_request": not settings.path_style,
@@ -313,11 +350,11 @@ def _make_store(settings: S3Settings) -> S3Store:
         config=config,  # type: ignore[arg-type]
         client_options={
             "allow_http": settings.endpoint is not None and settings.endpoint.startswith("http://"),
-            "connect_timeout": timedelta(seconds=settings.connect_timeout),
-            "read_timeout": timedelta(seconds=settings.timeout),
+            "connect_timeout": timedelta(seconds=min(settings.connect_timeout, patience or settings.connect_timeout)),
+            "read_timeout": timedelta(seconds=min(settings.timeout, patience or settings.timeout)),
             # Large ranges may take longer: the whole request is bounded by the operation's deadline.
             "timeout": timedelta(days=1),
         },
         retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=settings.timeout)},
-        credential_provider=None if settings.credentials.anonymous else settings.credentials,  # type: ignore[arg-type]
+        credential_provider=None if settings.credentials.anonymous else provider,  # type: ignore[arg-type]
     )

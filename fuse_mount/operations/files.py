@@ -8,6 +8,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdriver.cache import Reader
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import AlreadyExists, NotFound, ReadOnly, Stale
 from fsdriver.fuse_mount.handles import FileHandle
@@ -190,7 +191,14 @@ class Reads:
         if reader is None:
             raise Stale("it has no bytes")
         data = reader.read_now(offset, size)
-        return data if data is not None else reader.read(offset, size)
+        if data is not None:
+            return data
+        if isinstance(reader, Reader) and reader.small:
+            proceed = self._session().defer(request)
+            if not reader.fetch_now(lambda: proceed(partial(_read, reader, offset, size))):
+                proceed(partial(reader.read, offset, size))
+            return None
+        return reader.read(offset, size)
 
     def _read_local(self, unique: int, descriptor: int, offset: int, size: int) -> Reply:
         wanted = self._buffer[:size]
@@ -220,6 +228,11 @@ class Reads:
             session.reply(unique, data)
         finally:
             os.close(descriptor)
+
+
+def _read(reader: Reader, offset: int, size: int) -> Answer:
+    data = reader.read_now(offset, size)
+    return data if data is not None else reader.read(offset, size)
 
 
 # -- writing and committing ------------------------------------------------------------------------------------------
