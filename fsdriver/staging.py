@@ -236,11 +236,11 @@ class Staging:
 
     def release(self, staged: StagedFile) -> None:
         """Close a staged file; its path stays until it is sealed or removed."""
+        staged.close()  # first: who does not find it open any more takes its lock
         with self._lock:
             self._open.pop(str(staged.path), None)
             if staged.origin is not None and self._by_origin.get(staged.origin) is staged:
                 del self._by_origin[staged.origin]
-        staged.close()
 
     def remove(self, path: str | Path) -> None:
         """Delete a staging file that nobody is owed."""
