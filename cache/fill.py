@@ -17,7 +17,7 @@ from typing import Final
 from fsdriver.errors import BackendError, Corrupt, NoSpace
 from fsdriver.runtime import on_loop
 
-from .blocks import BLOCK, COMING, MISSING, PRESENT, BlockMap
+from .blocks import BLOCK, COMING, GRAIN, MISSING, PRESENT, BlockMap
 from .files import LocalFile, SealedFile
 from .keys import Fetch, ObjectKey
 from .readahead import LARGEST_REQUEST, MIB, REQUESTS_AHEAD, SMALLEST_REQUEST, Plan
@@ -84,7 +84,7 @@ class Fill:
         file = self._file
         if file is not None and self.blocks.has(start, end):
             return file.read(start, end - start)
-        request = self._requests.get(start // BLOCK)
+        request = self._requests.get(start // GRAIN)
         if request is not None and request.end >= end:
             buffer = request.buffer
             if buffer is not None:
@@ -135,6 +135,8 @@ class Fill:
             if self.local(start, end) is not None:
                 return
             start, end = 0, self.key.size
+        elif end - start < BLOCK:
+            start, end = start // BLOCK * BLOCK, min(-(-end // BLOCK) * BLOCK, self.key.size)
         for first, last in self.blocks.missing(start, end, LARGEST_REQUEST):
             self._request(first, last)
 
@@ -209,7 +211,7 @@ class Fill:
         self._loop = loop = asyncio.get_running_loop()
         request = Request(start, end, loop.create_future())
         self.blocks.mark(start, end, COMING)
-        for block in range(start // BLOCK, -(-end // BLOCK)):
+        for block in range(start // GRAIN, -(-end // GRAIN)):
             self._requests[block] = request
         self._active += 1
         request.task = loop.create_task(self._run(request))
@@ -264,7 +266,7 @@ class Fill:
     def _settle(self, request: Request, state: int) -> None:
         """The request is over: its blocks are present or missing."""
         self.blocks.mark(request.start, request.end, state)
-        for block in range(request.start // BLOCK, -(-request.end // BLOCK)):
+        for block in range(request.start // GRAIN, -(-request.end // GRAIN)):
             self._requests.pop(block, None)
 
     async def _keep_whole(self, request: Request, buffer: memoryview) -> None:
@@ -285,7 +287,7 @@ class Fill:
         request = Request(0, self.key.size, loop.create_future())
         request.buffer = buffer
         request.arrived.set_result(buffer)
-        for block in range(-(-self.key.size // BLOCK)):
+        for block in range(-(-self.key.size // GRAIN)):
             self._requests[block] = request
         self.blocks.mark(0, self.key.size, COMING)
         self._keep(request, buffer)
@@ -308,15 +310,13 @@ class Fill:
     async def _piece(self, position: int, end: int) -> bytes | memoryview:
         """Bytes from ``position`` on, as many as one buffer or the disk has."""
         while True:
-            request = self._requests.get(position // BLOCK)
+            request = self._requests.get(position // GRAIN)
             if request is not None:
                 buffer = request.buffer if request.buffer is not None else await asyncio.shield(request.arrived)
                 return buffer[position - request.start : min(end, request.end) - request.start]
             file = self._file
             if file is not None and self.blocks.state(position) == PRESENT:
-                stop = min((position // BLOCK + 1) * BLOCK, end)
-                while stop < end and self.blocks.state(stop) == PRESENT:
-                    stop = min(stop + BLOCK, end)
+                stop = self.blocks.present_until(position, end)
                 data = file.read(position, stop - position)
                 if len(data) != stop - position:
                     raise Corrupt("its temporary cache file was cut short by another program", self.key.label)
@@ -358,7 +358,7 @@ class Fill:
 
     def _retire(self) -> None:
         """Drop the file if nobody reads it and bytes are missing; else it is used, or will soon be sealed."""
-        lacking = not self.stored or next(self.blocks.missing(0, self.key.size, BLOCK), None) is not None
+        lacking = not self.stored or next(self.blocks.missing(0, self.key.size, GRAIN), None) is not None
         if lacking and self._sealing is None and self._storage.retired(self):
             self._drop()
 

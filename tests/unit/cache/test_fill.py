@@ -54,6 +54,24 @@ def test_random_reads_fetch_only_their_blocks(cache: DiskCache, make_source: Any
     reader.close()
 
 
+def test_random_reads_that_begin_anywhere_fetch_little_more(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(64 * MIB)
+    with cache.reader(source.key, source.fetch) as reader:
+        offsets = [number * 37 % 127 * (MIB // 2) + number * 4096 for number in range(100)]
+        for offset in offsets:
+            assert run(reader.read(offset, BLOCK)) == source.data[offset : offset + BLOCK]
+        assert source.asked <= 1.3 * len(offsets) * BLOCK
+        assert run(reader.read(33 * MIB + 5, 10)) == source.data[33 * MIB + 5 : 33 * MIB + 15]
+
+
+def test_short_reads_make_no_shorter_requests(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(4 * MIB + 10)
+    with cache.reader(source.key, source.fetch) as reader:
+        for offset in (3 * BLOCK + 7, 3 * BLOCK + 100_000, 4 * MIB + 2):
+            assert run(reader.read(offset, 5)) == source.data[offset : offset + 5]
+    assert source.ranges == [(3 * BLOCK, 4 * BLOCK), (4 * MIB, 4 * MIB + 10)]
+
+
 def test_small_objects_come_in_one_request(cache: DiskCache, make_source: Any) -> None:
     source = make_source(MIB)
     with cache.reader(source.key, source.fetch) as reader:

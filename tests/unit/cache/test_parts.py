@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fsdriver.cache import BLOCK, Epochs, TTLCache
-from fsdriver.cache.blocks import COMING, MISSING, PRESENT, BlockMap
+from fsdriver.cache.blocks import COMING, GRAIN, MISSING, PRESENT, BlockMap
 from fsdriver.cache.memory import Budget, Kept
 from fsdriver.cache.readahead import LARGEST_REQUEST, LARGEST_WINDOW, Plan, ReadAhead
 
@@ -24,43 +24,46 @@ MIB = 1 << 20
 # -- blocks ----------------------------------------------------------------------------------------------------------
 
 SPANS = st.lists(
-    st.tuples(st.integers(0, 40 * BLOCK), st.integers(0, 40 * BLOCK), st.sampled_from([0, 1, 2])), max_size=20
+    st.tuples(st.integers(0, 40 * GRAIN), st.integers(0, 40 * GRAIN), st.sampled_from([0, 1, 2])), max_size=20
 )
 
 
-@given(st.integers(1, 40 * BLOCK), SPANS, st.integers(0, 40 * BLOCK), st.integers(0, 40 * BLOCK), st.integers(1, 9))
+@given(st.integers(1, 40 * GRAIN), SPANS, st.integers(0, 40 * GRAIN), st.integers(0, 40 * GRAIN), st.integers(1, 9))
 def test_missing_ranges_cover_exactly_the_missing_blocks(
     size: int, spans: list[tuple[int, int, int]], start: int, end: int, largest: int
 ) -> None:
     blocks = BlockMap(size)
-    model = [MISSING] * -(-size // BLOCK)
+    model = [MISSING] * -(-size // GRAIN)
     for one, other, state in spans:
         low, high = min(one, size), min(other, size)
         if low < high:
             blocks.mark(low, high, state)
-            for block in range(low // BLOCK, -(-high // BLOCK)):
+            for block in range(low // GRAIN, -(-high // GRAIN)):
                 model[block] = state
     assert blocks.present == model.count(PRESENT)
     assert blocks.complete == (model.count(PRESENT) == len(model))
     start, end = min(start, size), min(end, size)
     covered = []
-    for first, last in blocks.missing(start, end, largest * BLOCK):
-        assert first % BLOCK == 0
-        assert last % BLOCK == 0 or last == size
-        assert 0 < last - first <= largest * BLOCK
-        assert first // (largest * BLOCK) == (last - 1) // (largest * BLOCK)
-        covered += range(first // BLOCK, -(-last // BLOCK))
-    touched = range(start // BLOCK, -(-end // BLOCK)) if start < end else range(0)
+    for first, last in blocks.missing(start, end, largest * GRAIN):
+        assert first % GRAIN == 0
+        assert last % GRAIN == 0 or last == size
+        assert 0 < last - first <= largest * GRAIN
+        assert first // (largest * GRAIN) == (last - 1) // (largest * GRAIN)
+        covered += range(first // GRAIN, -(-last // GRAIN))
+    touched = range(start // GRAIN, -(-end // GRAIN)) if start < end else range(0)
     assert covered == [block for block in touched if model[block] == MISSING]
     if start < end:
         assert blocks.has(start, end) == all(model[block] == PRESENT for block in touched)
-        assert blocks.state(start) == model[start // BLOCK]
+        assert blocks.state(start) == model[start // GRAIN]
+        if model[start // GRAIN] == PRESENT:
+            absent = [block * GRAIN for block in touched if model[block] != PRESENT]
+            assert blocks.present_until(start, end) == min([end, *absent])
 
 
 def test_adjacent_missing_blocks_are_one_range() -> None:
-    blocks = BlockMap(10 * BLOCK)
-    blocks.mark(4 * BLOCK, 5 * BLOCK, COMING)
-    assert list(blocks.missing(1, 10 * BLOCK, 8 * MIB)) == [(0, 4 * BLOCK), (5 * BLOCK, 10 * BLOCK)]
+    blocks = BlockMap(10 * GRAIN)
+    blocks.mark(4 * GRAIN, 5 * GRAIN, COMING)
+    assert list(blocks.missing(1, 10 * GRAIN, 8 * MIB)) == [(0, 4 * GRAIN), (5 * GRAIN, 10 * GRAIN)]
 
 
 # -- read-ahead ------------------------------------------------------------------------------------------------------
