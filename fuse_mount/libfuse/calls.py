@@ -76,14 +76,15 @@ class Calls:
             if type(result) is not CoroutineType:
                 return result  # type: ignore[return-value]
             answer: Future[Reply] = Future()
-            waits = start(result, partial(_settle, answer)) is not None
-        if waits:
-            self._count(1)
+            started = start(result, partial(_settle, answer))
+        if started is None:
+            return answer.result()
+        self._count(1)
         try:
+            started.resume()
             return answer.result()
         finally:
-            if waits:
-                self._count(-1)
+            self._count(-1)
 
     def failed(self, error: BaseException) -> OSError:
         """An error as the caller is told of it; counted if it says that something is wrong."""
