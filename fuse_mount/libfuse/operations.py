@@ -361,7 +361,8 @@ def _read(handle: FileHandle, offset: int, size: int) -> Body:
     if state.reader is None:
         raise Stale("it has no bytes")
     data = state.reader.read_now(offset, size)
-    return data if data is not None else run(state.reader.read(offset, size))
+    # ctypes copies from bytes, not from a view of a fetched buffer.
+    return bytes(run(state.reader.read(offset, size)) if data is None else data)
 
 
 def _stat(reply: Body, at: int) -> dict[str, int]:
