@@ -27,24 +27,33 @@ DURABLE_SECONDS: Final = 120.0
 
 def read_through(path: Path, step: int = MIB) -> float:
     """MB/s of one sequential pass."""
+    return read_and_watch(path, step)["MB/s"]
+
+
+def read_and_watch(path: Path, step: int = MIB) -> dict[str, float]:
+    """The same, and MB for each second of the reader's processor time."""
     buffer = bytearray(step)
     total = 0
-    began = time.perf_counter()
+    used, began = time.thread_time(), time.perf_counter()
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
             total += count
-    return total / (time.perf_counter() - began) / 1e6
+    passed, used = time.perf_counter() - began, time.thread_time() - used
+    return {"MB/s": total / passed / 1e6, "MB/CPU s": total / used / 1e6}
 
 
-def random_reads(path: Path, jobs: int = 1) -> float:
-    """Reads of 4 KiB a second at random offsets by fio (psync), each job one at a time."""
+def random_reads(path: Path, jobs: int = 1) -> dict[str, float]:
+    """Reads of 4 KiB at random offsets by fio (psync), each job one at a time: each second, and for each of processor time."""
     command = [
         "fio", "--name=random", f"--filename={path}", "--readonly", "--rw=randread", "--bs=4k", "--ioengine=psync",
         "--invalidate=0", "--time_based", f"--runtime={RANDOM_SECONDS}", "--randrepeat=0", "--norandommap",
         f"--numjobs={jobs}", "--group_reporting", "--thread", "--output-format=json",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout)["jobs"][0]["read"]["iops"])
+    job = json.loads(done.stdout)["jobs"][0]
+    used = job["job_runtime"] / 1000 * (job["usr_cpu"] + job["sys_cpu"]) / 100
+    suffix = f" of {jobs}" if jobs > 1 else ""
+    return {f"reads/s{suffix}": job["read"]["iops"], f"reads/CPU s{suffix}": job["read"]["total_ios"] / used}
 
 
 def read_files(paths: Sequence[str], read: Callable[[str], int]) -> float:
