@@ -45,6 +45,7 @@ class Described:
         self._names: set[str] | None = None
         self._epoch = 0
         self._asked = float("-inf")
+        self._forgotten = 0
 
     @property
     def fresh(self) -> bool:
@@ -71,10 +72,10 @@ class Described:
         for _ in range(3):
             if self.fresh or not self._trust:
                 return
-            asked, epoch = self._clock(), self._epochs.value(self._epoch_name)
+            asked, epoch, forgotten = self._clock(), self._epochs.value(self._epoch_name), self._forgotten
             found = await self._fetch()
             with self._lock:
-                if epoch == self._epochs.value(self._epoch_name):
+                if epoch == self._epochs.value(self._epoch_name) and forgotten == self._forgotten:
                     self._names = None if found is None else set(found)
                     self._asked, self._epoch = asked, epoch
 
@@ -88,5 +89,7 @@ class Described:
                 self._epoch = epoch
 
     def forget(self) -> None:
-        """Ask again before the next answer."""
-        self._asked = float("-inf")
+        """Ask again before the next answer; one that is under way is too old."""
+        with self._lock:
+            self._forgotten += 1
+            self._asked = float("-inf")

@@ -161,6 +161,13 @@ class Listing(Entries):
             found.update(info.key[len(prefix) :] for info in page.objects)
         return found
 
+    def forget(self, path: str) -> None:
+        """Ask the store again for all that is at and below a path."""
+        self.described.forget()
+        self.memory.forget(path, below=True)
+        if path:
+            self.memory.forget_entry(path)
+
     # -- list --------------------------------------------------------------------------------------------------------
 
     async def list(self, path: str, *, fresh: bool = False) -> Mapping[str, Entry]:

@@ -216,9 +216,7 @@ class MountServer:
     async def _refresh(self, request: Mapping[str, Any]) -> Answer:
         known: list[Expired] = []
         for route, inside in self._routes_at(str(request.get("path", "/"))):
-            route.memory.forget(inside, below=True)
-            if inside:
-                route.memory.forget_entry(inside)
+            route.forget(inside)
             node = self.fs.table.find(route, inside)
             known += [Expired(one, tuple(one.names)) for one in (descend(node) if node is not None else ())]
         await self._expire(known, everything=True)

@@ -182,11 +182,10 @@ class Listing(Face):
         super().invalidate_cache(path)
         if path is None:
             for route in self._namespace.known_routes():
-                route.memory.forget("", below=True)
+                route.forget("")
             return
         target = self._namespace.target(self._strip_protocol(path))
-        target.route.memory.forget_entry(target.name)
-        target.route.memory.forget(target.name, below=True)
+        target.route.forget(target.name)
 
     info = synchronous(_info)
     ls = synchronous(_ls)

@@ -39,7 +39,8 @@ def _write(directory):
 
 def _statuses(directory):
     return {
-        entry.name: [getattr(entry.stat(follow_symlinks=False), name) for name in KEPT] for entry in os.scandir(directory)
+        entry.name: [getattr(entry.stat(follow_symlinks=False), name) for name in KEPT]
+        for entry in os.scandir(directory)
     }
 
 
