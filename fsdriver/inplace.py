@@ -92,12 +92,17 @@ class InPlace(Reading):
         return staged
 
     def _stage_pending(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
-        """Bytes that are owed to the store stay as they are acknowledged: the journal keeps a frozen copy."""
+        """Bytes that are owed to the store stay as they are acknowledged.
+
+        The copy of them is written to; where the kernel has the file open already, the copy is what is owed.
+        """
         assert entry.staging is not None
         staging, old = self.services.staging, Path(entry.staging)
         frozen = staging.snapshot(old)
+        if reader is None:
+            return self._stage_copy(path, entry.staging, frozen)
         with self.memory.lock:
-            staged = staging.adopt(old, entry.version, inherited=reader is not None)
+            staged = staging.adopt(old, entry.version, inherited=True)
             staged.replaces = str(frozen)
             self.journal.restage(str(old), str(frozen))
             staging.begins_with(staged, str(frozen))
@@ -110,6 +115,16 @@ class InPlace(Reading):
             # Uploaded while it was copied: what the store has now is what the staged file began with.
             staging.remove(frozen)
             staged.base = now.version if (now := self.cached(path)) is not None else staged.base
+        return staged
+
+    def _stage_copy(self, path: str, owed: str, copy: Path) -> StagedFile:
+        with self.memory.lock:
+            staged = self.services.staging.adopt(copy, None, inherited=False)
+            staged.replaces = owed
+            if self.journal.uses(owed):
+                self.services.staging.begins_with(staged, owed)
+            elif (now := self.cached(path)) is not None:
+                staged.base = now.version
         return staged
 
     async def _stage_sealed(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:

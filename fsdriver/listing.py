@@ -280,8 +280,12 @@ class Listing(Entries):
             for known in [known for known in self._shared_names if split(known)[0] == path]:
                 del self._shared_names[known]
         records, partial = attributes.entries, attributes.lacks_records(self.journal.owner)
-        for shown, name in names.shown_names(level.objects, entries.keys()).items():
-            info = level.objects[name]
+        gone = {row.key for row in owed.rows if row.action is Action.DELETE}
+        objects = (
+            {name: info for name, info in level.objects.items() if info.key not in gone} if gone else level.objects
+        )
+        for shown, name in names.shown_names(objects, entries.keys()).items():
+            info = objects[name]
             entry, incomplete = self.from_object(info, records.get(shown), partial=partial)
             entries[shown] = entry if shown == name else replace(entry, key=info.key)
             if shown != name:

@@ -382,11 +382,16 @@ class Owing(Lookup):
         stored = self.memory.at(directory).attributes
         return (stored is not None and not stored.is_empty()) or self.owes_attributes(directory)
 
-    def _ensure_parents(self, path: str) -> None:
-        """Directories above a published path exist from now on, whether or not anybody made them."""
+    async def ensure_parents(self, path: str) -> None:
+        """Directories above a published path exist from now on, whether or not anybody made them.
+
+        Raises
+        ------
+        NotDirectory
+        """
         parent = split(path)[0]
         while parent:
-            known = self.cached(parent)
+            known = await self.find_entry(parent)
             if known is not None:
                 if known.kind is not Kind.DIRECTORY:
                     raise NotDirectory("not a directory", parent)

@@ -81,7 +81,7 @@ class Reading(NameChanges):
             while True:
                 try:
                     return await self.backend.get(where[0], start, end, where[1])
-                except (Stale, NotFound):
+                except (Stale, NotFound) as error:
                     seen.add(where)
                     if where in self._moved and self._moved[where] not in seen:
                         # A rename was carried out since the file was opened: the same bytes are there now.
@@ -89,6 +89,8 @@ class Reading(NameChanges):
                         continue
                     # Another writer was there: who looks the name up again must not be told of this version once more.
                     self.memory.forget_entry(path)
+                    if isinstance(error, NotFound):
+                        raise Stale("the version that was opened has been removed from the store", path) from error
                     raise
 
         def now() -> memoryview | None:

@@ -75,7 +75,7 @@ class Route(InPlace):
         before = self.cached(path)
         if before is not None and before.kind is Kind.DIRECTORY:
             raise IsDirectory("is a directory", path)
-        self._ensure_parents(path)
+        await self.ensure_parents(path)
         if self.policy.write == "back" and base is None:
             return await self._publish_back(path, source, before or await self.find_entry(path), entry)
         await on_loop()
@@ -133,6 +133,7 @@ class Route(InPlace):
                 staged = self.services.staging.adopt(staged.path, None, inherited=False)
             else:
                 staged.fill(source)
+            staged.replaces = before.staging if before is not None else None
             made = replace(self._replacing(path, before, entry), version=None, staging=str(staged.path))
             self.uncommitted[path] = Uncommitted(made, None)
             if before is not None:

@@ -133,6 +133,14 @@ class Upload:
             self.descriptor = -1
 
 
+class _MovedAway(Exception):
+    """The bytes of a row are in another staging file by now; ``row`` tells which."""
+
+    def __init__(self, row: Pending) -> None:
+        super().__init__(row.path)
+        self.row = row
+
+
 class Sender:
     """Sends rows to one store; knows nothing of order, retries and waiting.
 
@@ -182,7 +190,17 @@ class Sender:
             return info.version, None
         if row.staging is None:
             return (await self.backend.put(row.key, b"", metadata=metadata, if_version=row.base)).version, None
-        return await self._put_file(row, Path(row.staging), metadata)
+        while True:
+            try:
+                return await self._put_file(row, Path(row.staging or ""), metadata)
+            except _MovedAway as moved:
+                row = moved.row
+
+    def _must_stand(self, row: Pending) -> None:
+        """Raise `_MovedAway` if the row's bytes are in another staging file by now: somebody writes to that one."""
+        current = self.journal.get(row.store, row.key)
+        if current is not None and current.seq == row.seq and current.staging != row.staging:
+            raise _MovedAway(replace(row, staging=current.staging))
 
     def carries(self, row: Pending) -> bool:
         """Whether the object that was put for a row says in its metadata all that the row's record does."""
@@ -197,13 +215,19 @@ class Sender:
 
     async def _put_file(self, row: Pending, path: Path, metadata: dict[str, str] | None) -> tuple[str, Signature]:
         loop = asyncio.get_running_loop()
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._must_stand(row)
+            raise
         upload: Upload | None = None
         try:
             if row.size > SMALL or self.staging.opened(str(path)):
                 # Writing dirty pages back re-arms the write fault: a later store through a mapping moves mtime.
                 await loop.run_in_executor(None, os.fdatasync, descriptor)
             before = signature(descriptor)
+            # After the signature was taken: whoever moved the row away before may have written already.
+            self._must_stand(row)
             if before[0] <= SMALL:
                 if before[0] <= INLINE:
                     data = os.pread(descriptor, before[0], 0)
@@ -295,7 +319,7 @@ class Sender:
         self.cache.seal_many(finished)
 
     def seal(self, key: str, version: str, path: Path) -> None:
-        """Make an uploaded staging file the cache's copy of that version; a file somebody still has open is left alone."""
+        """Make an uploaded staging file the cache's copy of that version; one that another process has open, later."""
         self.cache.seal_many(self._sealable(key, version, path))
 
     def _sealable(self, key: str, version: str, path: Path) -> list[tuple[ObjectKey, Path]]:

@@ -429,12 +429,14 @@ class Uploader:
                 if opened is not None and one.signature is not None:
                     opened.uploaded = one.signature
                     opened.versions[row.key] = one.version
+                last = self.journal.finish(row, one.version)
+                # A row of a file that was opened for writing meanwhile may stand for a frozen copy by now.
+                staging = row.staging if last is None else last.staging
                 begun = self.staging.began_with(
-                    row.staging if row.source is None else origin_of(row.source, row.source_version)
+                    staging if row.source is None else origin_of(row.source, row.source_version)
                 )
                 if begun is not None:
                     begun.versions[row.key] = one.version
-                last = self.journal.finish(row, one.version)
                 if last is None:
                     continue
                 ended.append(replace(one, row=last))

@@ -105,9 +105,14 @@ class FileSystem:
         try:
             entry = await node.route.stat(path)
         except NotFound:
-            if node.branch is None or node.branch.route is not None:
+            if node.branch is not None and node.branch.route is None:
+                return self._synthetic_entry(node)
+            if node.opened is None or node.entry is None:
                 raise
-            return self._synthetic_entry(node)
+            # Removed by another process; who has it open here keeps it.
+            for parent, name in list(node.names):
+                self.table.unlink(parent, name)
+            return node.entry
         if node.kind is not Kind.DIRECTORY and self.table.changed(node, entry):
             return self._changed(node, path)
         return entry

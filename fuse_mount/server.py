@@ -235,9 +235,22 @@ class MountServer:
                 path = names.to_name(inside) if inside else inside
                 if path is not None:
                     route.memory.forget_entry(path)
+                    await self._unlink_stale(route, path)
                     known += self._changed(route, path)
         await self._expire(known)
         return {"names": len(known)}
+
+    async def _unlink_stale(self, route: Route, path: str) -> None:
+        """A name of a hard-linked file that now is gone, or stands for another file, leaves the node of the others."""
+        node = self.fs.table.find(route, path)
+        if node is None or len(node.names) < 2:
+            return
+        entry = await route.find_entry(path)
+        if entry is None or self.fs.table.changed(node, entry):
+            directory, _, name = path.rpartition("/")
+            parent = self.fs.table.find(route, directory)
+            if parent is not None:
+                self.fs.table.unlink(parent, name)
 
     def _changed(self, route: Route, path: str) -> list[Expired]:
         directory, _, name = path.rpartition("/")

@@ -40,7 +40,7 @@ async def _owe_copy(route: Route, source: str, target: str) -> Entry:
     now = time.time_ns()
     inode = there.ino if there is not None and not there.links else route.inode(f"{route.key(target)}|{now}")
     made = replace(entry, ino=inode, links=(), mtime_ns=now, ctime_ns=now)
-    route._ensure_parents(target)  # noqa: SLF001 - what `Route.publish` does for the same reason
+    await route.ensure_parents(target)
     if there is not None:
         await route.know_links(there)
     with route.changing():
@@ -49,5 +49,7 @@ async def _owe_copy(route: Route, source: str, target: str) -> Entry:
             route.relink(there, {target: None}, now)
         made = route.owe_same_bytes(source, entry, target, made, ABSENT if there is None else there.version)
         route.touch_parent(target)
+        if there is not None and there.staging is not None:
+            route.drop_staging(there.staging)
     route.memory.change(target, made)
     return made

@@ -110,6 +110,10 @@ class Sides:
         """Wait until the store has everything."""
         request(self.tree.root, "sync", path="/", timeout=PATIENCE)
 
+    def staged(self) -> set[str]:
+        """Names of the staging files."""
+        return set(os.listdir(self.tree.places / "cache" / ".staging"))
+
     def refresh(self, directory: str) -> None:
         """What both faces remember of a directory is asked for again."""
         request(self.tree.root, "refresh", path=f"/{directory}")

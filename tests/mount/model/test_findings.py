@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.mount.model.sides import Sides
-from tests.mount.model.world import READ, UPDATE, World
+from tests.mount.model.world import READ, UPDATE, WRITE, World
 
 
 @pytest.fixture
@@ -88,3 +88,51 @@ def test_links_and_renames_of_files_another_process_has_just_sent(world):
     world.open(0, "a", READ)
     world.check_store()
     assert os.listdir(world.ours) == ["a"]
+
+
+def test_the_other_name_of_a_hard_link_stays_when_fsspec_removes_one(world):
+    world.append("a", 4096)
+    world.link("a", "b")
+    world.fs_remove("a")
+    world.check()
+
+
+def test_file_opened_for_writing_while_it_is_pending_and_closed_unwritten(world):
+    for number in range(20):
+        world.append("a", 10 + number)
+        world.open(0, "a", WRITE)
+        world.check()
+        world.close(0)
+        world.check_store()
+
+
+def test_file_read_by_another_process_while_its_upload_ends_leaves_no_staging_file(world):
+    for number in range(5):
+        world.write(f"a{number}", 5000)
+        world.check_fsspec()
+    world.check_store()
+
+
+def test_directory_in_the_place_of_a_file_whose_removal_is_pending(world):
+    for _ in range(5):
+        world.write("a", 5000)
+        world.sync()
+        world.unlink("a")
+        world.mkdir("a")
+        world.check_fsspec()
+        world.rmdir("a")
+
+
+def test_open_file_that_another_process_removes_keeps_its_attributes(world):
+    world.write("a", 5000)
+    world.open(0, "a", READ)
+    world.check()
+    world.fs_remove("a")
+    world.check()
+
+
+def test_writing_into_a_directory_keeps_its_attributes(world):
+    world.mkdir("b")
+    world.chmod("b", 0o1777)
+    world.fs_append("b/b", 300_000)
+    world.check_fsspec()

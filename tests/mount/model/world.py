@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -73,6 +74,7 @@ class World:
         self.slots: list[Handle | None] = [None] * SLOTS
         self.counter = 0
         self.done: list[str] = []
+        self.left_before = sides.staged()
         os.mkdir(self.plain)
         os.mkdir(self.ours)
 
@@ -126,6 +128,17 @@ class World:
         top = f"{self.plain}/{name}"
         found = [top, *(f"{at}/{one}" for at, _, files in os.walk(top) for one in files)]
         return any(os.path.lexists(one) and os.lstat(one).st_ino in inodes for one in found)
+
+    def is_open(self, name: str, *, directories: bool) -> bool:
+        """Something at or below a name is open; ``directories`` leaves out files."""
+        opened = {
+            one.inode()
+            for one in self.slots
+            if one is not None and (not directories or stat.S_ISDIR(os.fstat(one.plain).st_mode))
+        }
+        top = f"{self.plain}/{name}"
+        found = [top, *(f"{at}/{one}" for at, below, files in os.walk(top) for one in (*below, *files))]
+        return any(os.path.lexists(one) and os.lstat(one).st_ino in opened for one in found)
 
     # -- comparing -----------------------------------------------------------------------------------------------------
 
@@ -200,6 +213,11 @@ class World:
         stored = {name: data for name, data in stored.items() if name not in skipped}
         if stored != expected:
             raise Disagreement(f"the store holds {stored}, should hold {expected}")
+        deadline = time.monotonic() + 20
+        while (left := self.sides.staged() - self.left_before) and not any(self.slots) and time.monotonic() < deadline:
+            time.sleep(0.01)  # what this process was reading is put into the cache a moment later
+        if left and not any(self.slots):
+            raise Disagreement(f"nothing is open or owed, and these staging files are left: {left}")
 
     # -- names, through the mount --------------------------------------------------------------------------------------
 
@@ -316,7 +334,7 @@ class World:
 
     def fs_write(self, name: str, size: int) -> None:
         data = self.data(size)
-        if self._fsspec_may_change(name) and self.kind(name) in {"", "-", "d"}:
+        if self._fsspec_may_change(name) and self.kind(name) in {"", "-"}:
             self.by_fsspec(
                 lambda: self.sides.replace(f"{self.plain}/{name}", data),
                 lambda: self.sides.fs.pipe_file(self.path(name), data),
@@ -366,7 +384,8 @@ class World:
 
     def fs_move(self, one: str, other: str) -> None:
         if self._fsspec_may_change(one, other) and self.kind(one) not in {"l", "p"} and self.kind(other) != "d":
-            if other.startswith(one):
+            # To who has it open here, what another process moves is as if it had been removed.
+            if other.startswith(one) or self.is_open(one, directories=False):
                 return
             self.by_fsspec(
                 lambda: os.rename(f"{self.plain}/{one}", f"{self.plain}/{other}"),
@@ -374,7 +393,7 @@ class World:
             )
 
     def fs_remove(self, name: str) -> None:
-        if self._fsspec_may_change(name) and self.kind(name):
+        if self._fsspec_may_change(name) and self.kind(name) and not self.is_open(name, directories=True):
             path = f"{self.plain}/{name}"
             self.by_fsspec(
                 lambda: self.sides.clear(path) if self.kind(name) == "d" else os.unlink(path),
@@ -389,7 +408,7 @@ class World:
             )
 
     def fs_rmdir(self, name: str) -> None:
-        if self._fsspec_may_change(name):
+        if self._fsspec_may_change(name) and not self.is_open(name, directories=True):
             self.by_fsspec(
                 lambda: os.rmdir(f"{self.plain}/{name}"),
                 lambda: self.sides.fs.rmdir(self.path(name)),
