@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from fsdriver.backends.base import ABSENT
 from fsdriver.entries import Uncommitted
@@ -183,7 +184,34 @@ class NameChanges(Owing):
         await self.settle([source, target])
         return self.cached(target) or made
 
+    async def separate(self, source: str, target: str) -> None:
+        """Fetch the bytes of a file whose copy is pending, if they are at a key that is in the way of ``target``.
+
+        A file cannot be copied from ``a`` to ``a/b``, nor the other way round, where directories are real: the one must go
+        before the other comes.
+        """
+        entry = await self.stat(source)
+        if entry.kind is not Kind.FILE or entry.key is None or entry.staging is not None:
+            return
+        wanted = self.key(target)
+        if not (wanted.startswith(f"{entry.key}/") or entry.key.startswith(f"{wanted}/")):
+            return
+        fetched = str(await self.materialize(source, entry))
+        with self.changing():
+            now = self.cached(source)
+            if now is not None and (now.key, now.version) == (entry.key, entry.version):
+                made = replace(now, version=None, key=None, staging=fetched)
+                self.owe(source, Action.PUT, made, staging=fetched)
+                self.memory.change(source, made)
+                return
+        self.services.staging.remove(fetched)
+
+    async def materialize(self, path: str, entry: Entry) -> Path:
+        """A copy of a file's bytes in staging."""
+        raise NotImplementedError
+
     async def _link(self, source: str, target: str) -> Entry:
+        await self.separate(source, target)
         entry = await self.stat(source)
         if entry.kind is Kind.DIRECTORY:
             raise IsDirectory("a directory has one name only", source)
@@ -237,6 +265,7 @@ class NameChanges(Owing):
         await self.settle([source, target])
 
     async def _rename(self, source: str, target: str, *, replace: bool, exchange: bool) -> None:
+        await self.separate(source, target)
         moving, there = await self.stat(source), await self.find_entry(target)
         if exchange:
             if there is None:

@@ -213,7 +213,8 @@ class Journal:
         """Rows that can be carried out now, oldest first.
 
         No key is touched while a pending copy still reads from it, and no directory's marker is deleted while something is
-        pending below it: stores that keep real directories would refuse or leave it behind.
+        pending below it: stores that keep real directories would refuse or leave it behind. For them too, a file waits until the
+        directory that had its name is gone, a directory until the file is, and what is in a new directory until it is made.
         """
         return self._rows(
             "store=? AND inflight=0 AND held=0 AND not_before<=? AND NOT EXISTS "
@@ -222,6 +223,12 @@ class Journal:
             "AND NOT (action='delete' AND substr(key, -1)='/' AND EXISTS "
             "(SELECT 1 FROM pending AS child WHERE child.store=pending.store AND child.key>pending.key "
             "AND child.key<substr(pending.key, 1, length(pending.key)-1)||'0')) "
+            "AND (pending.action='delete' OR NOT EXISTS "
+            "(SELECT 1 FROM pending AS before WHERE before.store=pending.store AND before.action='delete' AND before.key="
+            "CASE pending.action WHEN 'marker' THEN rtrim(pending.key, '/') ELSE pending.key||'/' END)) "
+            "AND (pending.action='delete' OR NOT EXISTS "
+            "(SELECT 1 FROM pending AS above WHERE above.store=pending.store AND above.key=pending.parent "
+            "AND above.action='marker')) "
             "ORDER BY seq LIMIT ?",
             (store, now, limit),
         )

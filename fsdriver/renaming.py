@@ -64,6 +64,8 @@ async def rename_directory(route: NameChanges, source: str, moving: Entry, targe
     """Move a directory and all below it."""
     await on_loop()
     directories, files = await _below(route, source, moving)
+    for old, _ in files:
+        await route.separate(old, target + old[len(source) :])
     for _, entry in files:
         await route.know_links(entry)
     with route.changing():

@@ -33,6 +33,7 @@ async def copy_within(route: Route, source: str, target: str) -> Entry:
 
 
 async def _owe_copy(route: Route, source: str, target: str) -> Entry:
+    await route.separate(source, target)
     entry = await route.stat(source)
     there = await route.find_entry(target)
     if there is not None and there.kind is Kind.DIRECTORY:

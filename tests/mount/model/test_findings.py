@@ -136,3 +136,19 @@ def test_writing_into_a_directory_keeps_its_attributes(world):
     world.chmod("b", 0o1777)
     world.fs_append("b/b", 300_000)
     world.check_fsspec()
+
+
+def test_file_moves_into_a_directory_that_takes_its_old_name(world):
+    for _ in range(5):
+        world.write("a", 5000)
+        world.sync()
+        world.rename("a", "b")
+        world.mkdir("a")
+        world.rename("b", "a/b")
+        world.check_store()
+        world.rename("a", "b")
+        world.rename("b/b", "a")
+        world.check_store()
+        world.rmdir("b")
+        world.unlink("a")
+    world.check_store()
