@@ -299,6 +299,8 @@ class Listing(Entries):
             elif name in entries and (entries[name].kind is Kind.DIRECTORY) == row.key.endswith("/"):
                 del entries[name]
             unverified.discard(name)
+            if row.action is Action.MARKER:
+                unverified.add(name)  # its own attributes are owed apart from it
         for written, state in self.uncommitted.items():
             parent, name = split(written)
             if parent == path:
