@@ -8,6 +8,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from fsdriver.backends.base import ABSENT
 from fsdriver.directories import split
@@ -18,6 +19,9 @@ from fsdriver.pending import Action
 from fsdriver.reading import AnyReader, Reading
 from fsdriver.runtime import on_loop
 from fsdriver.staging import StagedFile, StagedReader, origin_of, signature
+
+COPIED_AT_ONCE: Final = 1 << 20
+"""Bytes of a file that is copied in the thread that asks."""
 
 
 class InPlace(Reading):
@@ -78,7 +82,7 @@ class InPlace(Reading):
         staged = None
         if entry.staging is not None:
             try:
-                staged = self._stage_pending(path, entry, reader)
+                staged = await self._stage_pending(path, entry, reader)
             except FileNotFoundError:
                 # Uploaded and sealed away a moment ago.
                 entry = await self._settled_entry(path, entry)
@@ -91,18 +95,22 @@ class InPlace(Reading):
         staged.committed = signature(staged.descriptor)
         return staged
 
-    def _stage_pending(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
+    async def _stage_pending(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
         """Bytes that are owed to the store stay as they are acknowledged.
 
         The copy of them is written to; where the kernel has the file open already, the copy is what is owed.
         """
         assert entry.staging is not None
         staging, old = self.services.staging, Path(entry.staging)
-        frozen = staging.snapshot(old)
+        frozen = await self._snapshot(old)
         if reader is None:
             return self._stage_copy(path, entry.staging, frozen)
         with self.memory.lock:
-            staged = staging.adopt(old, entry.version, inherited=True)
+            try:
+                staged = staging.adopt(old, entry.version, inherited=True)
+            except FileNotFoundError:
+                staging.remove(frozen)
+                raise
             staged.replaces = str(frozen)
             self.journal.restage(str(old), str(frozen))
             staging.begins_with(staged, str(frozen))
@@ -127,6 +135,14 @@ class InPlace(Reading):
                 staged.base = now.version
         return staged
 
+    async def _snapshot(self, path: Path) -> Path:
+        """`Staging.snapshot`; a large file is copied by a worker, for nobody else is to wait for that."""
+        staging = self.services.staging
+        if os.stat(path).st_size <= COPIED_AT_ONCE:
+            return staging.snapshot(path)
+        await on_loop()
+        return await asyncio.get_running_loop().run_in_executor(None, staging.snapshot, path)
+
     async def _stage_sealed(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:
         staging, cache, key = self.services.staging, self.services.cache, self.content_key(path, entry)
         if isinstance(reader, StagedReader):
@@ -149,7 +165,8 @@ class InPlace(Reading):
                 raise Stale("another process reads its cached bytes", path)
             if (sealed := cache.open(key)) is not None:
                 with sealed:
-                    return staging.adopt(staging.snapshot(cache.objects / key.place), entry.version, inherited=False)
+                    copy = await self._snapshot(cache.objects / key.place)
+                    return staging.adopt(copy, entry.version, inherited=False)
         raise Stale("its cached bytes were evicted again and again", path)
 
     async def commit(self, path: str, staged: StagedFile, *, hold: bool = False, durable: bool = False) -> Entry:

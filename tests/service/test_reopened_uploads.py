@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fsdriver import inplace
 from fsdriver.config import Config
 from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes
@@ -57,8 +58,9 @@ def wait_for(condition) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def held(s3_config, s3_server, s3_bucket, tier_places) -> Iterator[Held]:
+@pytest.fixture(params=[inplace.COPIED_AT_ONCE, 0], ids=["copied at once", "copied by a worker"])
+def held(s3_config, s3_server, s3_bucket, tier_places, monkeypatch, request) -> Iterator[Held]:
+    monkeypatch.setattr(inplace, "COPIED_AT_ONCE", request.param)
     with FaultyProxy(s3_server.endpoint) as proxy:
         s3_config["backend"]["hot"]["endpoint"] = proxy.endpoint
         engine = open_engine(Config.model_validate(s3_config), write="back")
