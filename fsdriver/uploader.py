@@ -44,7 +44,7 @@ YIELDED_MOST: Final = 2.0
 """Seconds of changes without a pause after which uploads begin all the same, a few at a time."""
 IN_FLIGHT_WHILE_BUSY: Final = 4
 SETTLE_DELAY: Final = 0.004
-"""Seconds that uploads which are done wait for others, to be written down together, while nobody waits for them."""
+"""Seconds that uploads which are done wait for others, to be written down together, while nobody waits for one of them."""
 IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
 OTHERS_POLL: Final = 0.05
@@ -400,7 +400,7 @@ class Uploader:
                 self.journal.forget(row.store, row.key)
 
     async def _settle_soon(self) -> None:
-        await asyncio.sleep(0 if self._waiting else SETTLE_DELAY)
+        await asyncio.sleep(0 if self._waiting > self._draining else SETTLE_DELAY)
         self._settle()
         await self._advanced()
 
