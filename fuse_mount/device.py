@@ -20,7 +20,7 @@ from typing import Final
 
 from fsdriver.errors import AccessDenied, FsdriverError, Unsupported
 
-from .mounts import FSTYPE, SUBTYPE, is_stale
+from .mounts import FSTYPE, SUBTYPE, is_stale, mounted_at
 
 log = logging.getLogger(__name__)
 
@@ -183,9 +183,15 @@ def heal(directory: str) -> bool:
 
 
 def set_read_ahead(directory: str, kibibytes: int) -> None:
-    """Larger read-ahead for this mount alone: without it the kernel asks for 128 KiB at a time."""
-    number = os.stat(directory).st_dev
-    setting = f"/sys/class/bdi/{os.major(number)}:{os.minor(number)}/read_ahead_kb"
+    """Larger read-ahead for this mount alone: without it the kernel asks for 128 KiB at a time.
+
+    The device number comes from the mount table: a daemon that asks its own mount waits for itself.
+    """
+    mount = mounted_at(directory)
+    if mount is None:
+        log.info("read-ahead stays at the kernel's default: %s was unmounted meanwhile", directory)
+        return
+    setting = f"/sys/class/bdi/{mount.device}/read_ahead_kb"
     try:
         with open(setting, "w", encoding="ascii") as file:
             file.write(str(kibibytes))

@@ -48,8 +48,10 @@ def mounted_at(directory: str) -> Mounted | None:
 
 
 def resolve(mountpoint: str | os.PathLike[str]) -> str:
-    """The absolute path of a mountpoint, following symlinks of its parents; works on a dead mount too."""
-    return os.path.realpath(mountpoint)
+    """The absolute path of a mountpoint, symlinks followed; asks nothing of what is mounted there, which may hang."""
+    above, name = os.path.split(os.path.abspath(mountpoint))
+    place = os.path.join(os.path.realpath(above), name)
+    return place if mounted_at(place) is not None else os.path.realpath(place)
 
 
 def is_stale(directory: str) -> bool:
