@@ -417,8 +417,8 @@ class World:
     # -- another program on the store ----------------------------------------------------------------------------------
 
     def foreign_put(self, name: str, size: int) -> None:
-        """Where everything was sent and nobody has the file open; seen after a refresh."""
-        data = self.data(size)
+        """Where everything was sent and nobody has the file open; seen after a refresh. Never the same bytes again."""
+        data = self.data(max(size, 1))
         if self._foreign_may_change(name) and self.kind(name) in {"", "-"}:
             self.sides.sync()
             self.sides.foreign.put(f"{self.name}/{name}", data)
