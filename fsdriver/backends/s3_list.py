@@ -1,7 +1,7 @@
 """Listing a bucket, exactly: every key as it is, in pages, whatever characters it has.
 
 A ListObjectsV2 request is signed by the SDK (a presigned URL), sent through its connections and its answer read by
-`fsdriver.backends.s3_page`: the SDK's own parser takes some sixty times the processor time, and obstore's lister drops the
+`fsdriver.backends.s3_page`: the SDK's own parser takes some thirty times the processor time, and obstore's lister drops the
 ``/`` of markers and fails on any key it does not accept. Keys travel percent-encoded (``encoding-type=url``), so control
 characters in them are valid XML.
 """
