@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdriver.entry import Kind
 from fsdriver.errors import FsdriverError
 
 from . import device as devices
@@ -135,7 +136,8 @@ class KernelTransport:
         messages: list[Message] = []
         for one in known:
             messages += [self._notifier.entry(parent.nodeid, name) for parent, name in one.names]
-            messages.append(self._notifier.attributes(one.node.nodeid))
+            let_go = Notifier.contents if one.node.kind is Kind.DIRECTORY else Notifier.attributes
+            messages.append(let_go(one.node.nodeid))
         if everything and self._session.minor >= MINOR_EPOCH:
             messages.append(Notifier.everything())
         return self._notifier.send(messages)

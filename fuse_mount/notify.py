@@ -52,7 +52,7 @@ class Notifier:
 
     @staticmethod
     def contents(nodeid: int) -> Message:
-        """What is kept of a directory's names must be read again."""
+        """The attributes of a directory must be asked for again, and the names in it that are kept."""
         return Notify.INVAL_INODE, INVAL_INODE_OUT.pack(nodeid, 0, 0)
 
     @staticmethod
@@ -60,7 +60,8 @@ class Notifier:
         """All names must be looked up again, those known to be absent too (from protocol 7.44 on)."""
         return Notify.INC_EPOCH, b""
 
-    def attributes(self, nodeid: int) -> Message:
+    @staticmethod
+    def attributes(nodeid: int) -> Message:
         """The attributes must be asked for again; pages stay."""
         return Notify.INVAL_INODE, INVAL_INODE_OUT.pack(nodeid, -1, 0)
 

@@ -253,6 +253,17 @@ def test_a_reader_beside_a_busy_writer_never_sees_half_a_file(work, peer):
     assert peer.cat("work/f") == version(60)
 
 
+def test_a_directory_that_is_open_shows_what_the_other_face_makes(work, peer):
+    (work / "old").touch()
+    descriptor = os.open(work, os.O_RDONLY)
+    try:
+        assert os.listdir(descriptor) == os.listdir(descriptor) == ["old"]
+        peer.write("work/new", b"x")
+        assert sorted(os.listdir(descriptor)) == sorted(os.listdir(work)) == ["new", "old"]
+    finally:
+        os.close(descriptor)
+
+
 def test_a_file_read_through_one_face_is_in_the_cache_of_the_other(work, peer, tree):
     """The bytes of an object come from the store once, whoever asks first."""
     (work / "f").write_bytes(version(9, 2_000_000))
