@@ -27,10 +27,12 @@ COPIED_AT_ONCE: Final = 1 << 20
 class InPlace(Reading):
     """Creating, staging, committing and closing files that are written where they lie."""
 
-    def _new_file(self, path: str) -> Entry:
-        d, now = self.defaults, time.time_ns()
+    def _new_file(self, path: str, born: int | None = None) -> Entry:
+        """A file that begins; one made at ``born`` (nanoseconds) is not the one that had its name before."""
+        d, key, now = self.defaults, self.key(path), born or time.time_ns()
         return Entry(
-            Kind.FILE, mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=now, mtime_ns=now, ctime_ns=now, ino=self.inode(self.key(path))
+            Kind.FILE, mode=d.mode, uid=d.uid, gid=d.gid, atime_ns=now, mtime_ns=now, ctime_ns=now,
+            ino=self.inode(key if born is None else f"{key}|{born}"),
         )  # fmt: skip
 
     def new_file(self) -> StagedFile:
@@ -55,12 +57,12 @@ class InPlace(Reading):
         now = time.time_ns()
         if existing is None:
             base: str | None = ABSENT
-            made = replace(self._new_file(path), ino=self.inode(f"{self.key(path)}|{now}"))
+            made = self._new_file(path, now)
         else:
             base, staged.replaces = existing.version, existing.staging
             made = replace(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
         staged.base = base
-        made = self._with_changes(replace(made, size=0, staging=str(staged.path)), changes)
+        made = self._with_changes(made, changes, size=0, staging=str(staged.path))
         self.uncommitted[path] = Uncommitted(made, base)
         self.memory.change(path, made)
         self.touch_parent(path, owed=False)

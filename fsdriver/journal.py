@@ -66,6 +66,8 @@ _WRITE: Final = (
 )
 """One statement, so one transaction where none is open: what closing a file costs."""
 
+CHECKPOINT_PAGES: Final = 8192
+"""Pages (32 MiB) of the log after which it is copied into the database: that waits for the disk, and one close waits for it."""
 _HELD: Final = "\0"
 """Ends the key of a held row, as no key of a store can: it stands beside what others see of that key."""
 
@@ -111,6 +113,7 @@ class Journal:
             raise ConfigError(f"catalog has schema {version}, known is {SCHEMA_VERSION}; upgrade fsdriver", str(path))
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
         if version < SCHEMA_VERSION:
             # What is new in a version is a table more.
             with self.transaction():

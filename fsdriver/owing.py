@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fsdriver.attributes import CARRIED, Record, to_record
 from fsdriver.backends.base import ABSENT, Backend
@@ -359,9 +359,9 @@ class Owing(Lookup):
         except NotFound:
             return None
 
-    def _with_changes(self, entry: Entry, changes: Changes) -> Entry:
+    def _with_changes(self, entry: Entry, changes: Changes, **others: Any) -> Entry:
         fields = {name: value for name in Changes.__slots__ if (value := getattr(changes, name)) is not None}
-        return replace(entry, **fields)
+        return replace(entry, **fields, **others)
 
     def touch_parent(self, path: str, *, owed: bool = True) -> None:
         """A directory's mtime and ctime move when a name in it comes or goes.
