@@ -248,12 +248,13 @@ class PathOperations:
         fi.keep_cache = 0
         fi.direct_io = int(bool(flags & OpenFlag.DIRECT_IO) or not self._pages.take(path, nodeid, handle))
 
-    def read(self, _path: str | None, size: int, offset: int, fi: Any) -> Body:
-        """Bytes of an open file."""
+    def read(self, _path: str | None, size: int, offset: int, fi: Any) -> bytes:
+        """Bytes of an open file; the bindings copy from no other type."""
         self.calls.counts[Opcode.READ] += 1
         try:
             handle = self._file(fi)
-            return handle.data[offset : offset + size] if handle.data is not None else _read(handle, offset, size)
+            data = handle.data[offset : offset + size] if handle.data is not None else _read(handle, offset, size)
+            return bytes(data)
         except BaseException as error:
             raise self.calls.failed(error) from error
 

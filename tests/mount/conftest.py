@@ -191,16 +191,17 @@ def trees(fuse, tmp_path) -> Iterator[TreeMaker]:
 
 
 OPTIONS = {"daemon": ("passthrough=off",), "libfuse": ("transport=libfuse",)}
-"""Of the kinds of local trees that need any."""
+"""Of the kinds of trees that need any."""
 
 
 def make_tree(kind: str, maker: TreeMaker, request: pytest.FixtureRequest) -> MountedTree:
-    if kind == "libfuse":
+    if "libfuse" in kind:
         request.getfixturevalue("libfuse")
+    options = OPTIONS.get(kind.removeprefix("s3_"), ())
     if kind.startswith("s3"):
         server = request.getfixturevalue("s3_server")
-        return maker(f"s3://{server.create_bucket()}/p", server.environment())
-    return maker(None, None, *OPTIONS.get(kind, ()))
+        return maker(f"s3://{server.create_bucket()}/p", server.environment(), *options)
+    return maker(None, None, *options)
 
 
 @pytest.fixture(scope="session")
@@ -241,6 +242,12 @@ def here(tree, request) -> Path:
     path = tree.root / request.node.name.translate(str.maketrans("[]/", "___"))
     path.mkdir()
     return path
+
+
+@pytest.fixture(params=["local", "libfuse"])
+def local_tree(request, trees) -> MountedTree:
+    """A local tree of the test's own, not yet mounted, for each transport."""
+    return make_tree(request.param, trees, request)
 
 
 @pytest.fixture(params=["local", "libfuse", "s3"])

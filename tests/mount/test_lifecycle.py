@@ -32,8 +32,8 @@ def test_the_caller_returns_when_the_tree_is_usable(own_tree):
     assert status["pid"] == pid
 
 
-def test_umount_uploads_what_is_pending(trees):
-    tree = trees().mount()
+def test_umount_uploads_what_is_pending(local_tree):
+    tree = local_tree.mount()
     for number in range(20):
         (tree.root / f"{number}").write_text(str(number))
     tree.umount()
@@ -42,16 +42,16 @@ def test_umount_uploads_what_is_pending(trees):
     assert [(bucket_of(tree) / f"{number}").read_text() for number in range(20)] == [str(n) for n in range(20)]
 
 
-def test_plain_umount_is_followed_by_the_upload(trees):
-    tree = trees().mount()
+def test_plain_umount_is_followed_by_the_upload(local_tree):
+    tree = local_tree.mount()
     (tree.root / "f").write_text("content")
     subprocess.run(["umount", tree.root], check=True)
     wait_for(lambda: not tree.daemon_pids())
     assert (bucket_of(tree) / "f").read_text() == "content"
 
 
-def test_umount_of_a_busy_tree_says_so(trees):
-    tree = trees().mount()
+def test_umount_of_a_busy_tree_says_so(local_tree):
+    tree = local_tree.mount()
     with open(tree.root / "f", "w"):
         done = tree.command("umount", str(tree.root), check=False)
     assert done.returncode == 1
@@ -67,8 +67,8 @@ def test_umount_of_what_is_not_mounted(trees):
     assert "no fsdriver tree" in done.stderr
 
 
-def test_sigterm_uploads_and_unmounts(trees):
-    tree = trees().mount()
+def test_sigterm_uploads_and_unmounts(local_tree):
+    tree = local_tree.mount()
     (tree.root / "f").write_text("content")
     (pid,) = tree.daemon_pids()
     os.kill(pid, signal.SIGTERM)
@@ -77,13 +77,17 @@ def test_sigterm_uploads_and_unmounts(trees):
     assert (bucket_of(tree) / "f").read_text() == "content"
 
 
-def test_the_foreground_tells_the_service_manager(trees, tmp_path):
-    tree = trees()
+def _given(tree) -> list[str]:
+    return ["-o", ",".join(tree.options)] if tree.options else []
+
+
+def test_the_foreground_tells_the_service_manager(local_tree, tmp_path):
+    tree = local_tree
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(30)
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "fsdriver", "mount", tree.url, str(tree.root), "--foreground"],
+            [sys.executable, "-m", "fsdriver", "mount", tree.url, str(tree.root), *_given(tree), "--foreground"],
             env={**tree.env, "NOTIFY_SOCKET": str(tmp_path / "notify")},
             stderr=subprocess.PIPE,
             text=True,
@@ -102,8 +106,8 @@ def test_the_foreground_tells_the_service_manager(trees, tmp_path):
     assert "is mounted at" in log
 
 
-def test_a_dead_daemon_is_healed_and_loses_nothing(trees):
-    tree = trees().mount()
+def test_a_dead_daemon_is_healed_and_loses_nothing(local_tree):
+    tree = local_tree.mount()
     (tree.root / "f").write_text("acknowledged")
     (pid,) = tree.daemon_pids()
     os.kill(pid, signal.SIGKILL)
@@ -116,8 +120,8 @@ def test_a_dead_daemon_is_healed_and_loses_nothing(trees):
     assert (bucket_of(tree) / "f").read_text() == "acknowledged"
 
 
-def test_umount_of_a_dead_daemon_explains(trees):
-    tree = trees().mount()
+def test_umount_of_a_dead_daemon_explains(local_tree):
+    tree = local_tree.mount()
     (pid,) = tree.daemon_pids()
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not tree.daemon_pids())
@@ -194,8 +198,8 @@ def test_an_unreachable_endpoint(trees, s3_server):
     assert not os.path.ismount(tree.root)
 
 
-def test_read_only_mount(trees):
-    tree = trees()
+def test_read_only_mount(local_tree):
+    tree = local_tree
     (bucket_of(tree) / "f").write_text("x")
     tree.mount("ro")
     assert (tree.root / "f").read_text() == "x"
@@ -272,8 +276,8 @@ def test_everything_survives_a_remount_with_nothing_kept(own_tree):
     assert seen() == before
 
 
-def test_a_foreign_change_shows_after_the_ttl(trees):
-    tree = trees()
+def test_a_foreign_change_shows_after_the_ttl(local_tree):
+    tree = local_tree
     (bucket_of(tree) / "f").write_text("old")
     tree.mount("ttl=0.2s,negative_ttl=0s")
     with open(tree.root / "f") as file:
@@ -287,8 +291,8 @@ def test_a_foreign_change_shows_after_the_ttl(trees):
     wait_for((tree.root / "g").exists)
 
 
-def test_refresh_forgets_what_is_cached(trees):
-    tree = trees().mount("ttl=1h,negative_ttl=1h")
+def test_refresh_forgets_what_is_cached(local_tree):
+    tree = local_tree.mount("ttl=1h,negative_ttl=1h")
     (bucket_of(tree) / "f").write_text("one")
     assert (tree.root / "f").read_text() == "one"
     assert not (tree.root / "g").exists()

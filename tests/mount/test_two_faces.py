@@ -110,7 +110,7 @@ class Peer:
         self._process.stdout.close()
 
 
-@pytest.fixture(scope="module", params=["local-back", "libfuse-back", "s3-back", "s3-through"])
+@pytest.fixture(scope="module", params=["local-back", "libfuse-back", "s3-back", "s3-through", "s3_libfuse-back"])
 def tree(request, module_trees) -> MountedTree:
     kind, write = request.param.split("-")
     # What the other process changed shows because it tells, not because the ttl has ended.
