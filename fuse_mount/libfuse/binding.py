@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 CAP_AUTO_INVAL_DATA: Final = 1 << 12
 CAP_HANDLE_KILLPRIV: Final = 1 << 20
 """``FUSE_CAP_*`` of libfuse 3 that are on unless taken back."""
+_NO_ID: Final = (1 << 32) - 1
 MAX_BACKGROUND: Final = 64
 THREADS: Final = 64
 """Requests answered at a time, from libfuse 3.12 on; before, libfuse makes as many threads as it needs."""
@@ -120,6 +121,21 @@ def _extended(package: Any) -> Any:
         def rename_fuse_3(self, old: bytes, new: bytes, flags: int) -> Any:
             return self.operations.rename(_text(old), _text(new), flags)
 
+        def chmod_fuse_3(self, path: bytes | None, mode: int, fip: Any) -> Any:
+            return self.operations.chmod(_text(path), mode, _open_file(fip))
+
+        def chown_fuse_3(self, path: bytes | None, uid: int, gid: int, fip: Any) -> Any:
+            return self.operations.chown(_text(path), _id(uid), _id(gid), _open_file(fip))
+
+        def truncate_fuse_3(self, path: bytes | None, length: int, fip: Any) -> Any:
+            return self.operations.truncate(_text(path), length, _open_file(fip))
+
+        def utimens_fuse_3(self, path: bytes | None, times: Any, fip: Any) -> Any:
+            given = [
+                package.time_of_timespec(one, use_ns=True) for one in (times.contents.actime, times.contents.modtime)
+            ]
+            return self.operations.utimens(_text(path), tuple(given), _open_file(fip))
+
         def lseek(self, path: bytes | None, offset: int, whence: int, fip: Any) -> Any:
             return self.operations.lseek(_text(path), offset, whence, fip.contents)
 
@@ -130,6 +146,16 @@ def _extended(package: Any) -> Any:
             return self.operations.copy_file_range(source_fi.contents, start, target_fi.contents, at, length, flags)
 
     return Extended
+
+
+def _open_file(pointer: Any) -> Any:
+    """The open file that a call is about, if it is; its path may be unknown by then."""
+    return pointer.contents if pointer else None
+
+
+def _id(number: int) -> int:
+    """A user or group; -1 (leave it) comes as an unsigned number."""
+    return -1 if number == _NO_ID else number
 
 
 class _Latin:

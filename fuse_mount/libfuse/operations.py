@@ -94,23 +94,23 @@ class PathOperations:
                 return _stat(entry, ENTRY_HEAD.size)
             return _stat(self.calls(Opcode.GETATTR, nodeid, bytes(16)), ATTR_HEAD.size)
 
-    def chmod(self, path: str, mode: int) -> None:
+    def chmod(self, path: str, mode: int, fi: Any = None) -> None:
         """Permission bits."""
-        self._set(path, SetattrValid.MODE, mode=mode)
+        self._set(path, SetattrValid.MODE, fi, mode=mode)
 
-    def chown(self, path: str, uid: int, gid: int) -> None:
+    def chown(self, path: str, uid: int, gid: int, fi: Any = None) -> None:
         """Owner and group; -1 leaves one as it is."""
         valid = (SetattrValid.UID if uid != -1 else SetattrValid(0)) | (
             SetattrValid.GID if gid != -1 else SetattrValid(0)
         )
         if valid:
-            self._set(path, valid, uid=max(uid, 0), gid=max(gid, 0))
+            self._set(path, valid, fi, uid=max(uid, 0), gid=max(gid, 0))
 
     def truncate(self, path: str, length: int, fi: Any = None) -> None:
         """The size."""
         self._set(path, SetattrValid.SIZE, fi, size=length)
 
-    def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
+    def utimens(self, path: str, times: tuple[int, int] | None = None, fi: Any = None) -> None:
         """Times of access and modification; None is now."""
         atime, mtime = times or (UTIME_NOW, UTIME_NOW)
         now = SetattrValid.ATIME | SetattrValid.ATIME_NOW, SetattrValid.MTIME | SetattrValid.MTIME_NOW
@@ -119,7 +119,7 @@ class PathOperations:
         for value, with_now, given in zip((atime, mtime), now, plain, strict=True):
             if value != UTIME_OMIT:
                 valid |= with_now if value == UTIME_NOW else given
-        self._set(path, valid, atime=atime, mtime=mtime)
+        self._set(path, valid, fi, atime=atime, mtime=mtime)
 
     def _set(
         self, path: str, valid: SetattrValid, fi: Any = None, *,
