@@ -69,7 +69,7 @@ class NameChanges(Owing):
         with self.changing():
             if self.cached(path) is not None:
                 raise AlreadyExists("the name is taken", path)
-            self.owe(path, Action.MARKER, entry)
+            self.owe(path, Action.MARKER, entry, base=ABSENT)
             if changes != Changes():
                 self.owe_attributes({path: entry})
             self.touch_parent(path)
@@ -93,7 +93,19 @@ class NameChanges(Owing):
 
     def remove_directory_rows(self, path: str, entry: Entry) -> None:
         """Journal the end of a directory: its marker and its attribute object."""
-        self.owe(path, Action.DELETE, entry)
+        row = self.journal.get(self.backend.identity, self.directory_key(path))
+        if (
+            row is not None and row.action is Action.MARKER and row.base == ABSENT and not row.inflight
+            and not self.backend.capabilities.directories
+        ):  # fmt: skip
+            # It never reached the store. Some stores would take a marker's end for that of a file which has the name now.
+            self.journal.forget(row.store, row.key)
+        else:
+            self.owe(path, Action.DELETE, entry)
+        for place in self.places(path)[1:]:
+            # A store with real directories made one there with the first child.
+            row = Pending(self.backend.identity, place, place, 0, Action.DELETE, self.prefix, path)
+            self.journal.write(row)
         self.marked.pop(path, None)
         if self.posix:
             self.journal.drop_attributes(self.backend.identity, self.prefix, path)

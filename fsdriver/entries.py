@@ -73,8 +73,15 @@ class Entries:
         return key
 
     def directory_key(self, path: str) -> str:
-        """Key prefix of a directory: ends in ``/``, or is empty for the root of a container."""
-        return f"{self.key(path)}/" if path else self.root_key
+        """Key of a directory's marker: ends in ``/``, or is empty for the root of a container."""
+        if not path:
+            return self.root_key
+        key = f"{self.key(path)}/"
+        return key if len(key) <= names.KEY_LIMIT // 4 else self.places(path)[0]
+
+    def places(self, path: str) -> tuple[str, ...]:
+        """Key prefixes under which the children of a directory lie (`names.places`), the first being its marker's key."""
+        return names.places(path, self.root_key)
 
     def meta_key(self, directory: str) -> str:
         """Key of a directory's attribute object."""

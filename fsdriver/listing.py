@@ -252,12 +252,13 @@ class Listing(Entries):
         return level, attributes
 
     async def _level(self, path: str, most: int | None) -> Level:
-        level, prefix, pages = Level(path), self.directory_key(path), 0
-        async for page in self.backend.list(prefix, delimiter=True):
-            pages += 1
-            if most is not None and pages > most:
-                raise TooManyPages(prefix)
-            level.add_page(page, prefix)
+        level, pages = Level(path), 0
+        for place in self.places(path):
+            async for page in self.backend.list(place, delimiter=True):
+                pages += 1
+                if most is not None and pages > most:
+                    raise TooManyPages(place)
+                level.add_page(page, place)
         self.hidden += level.hidden
         return level
 
@@ -268,7 +269,7 @@ class Listing(Entries):
         return Owed(
             self.journal.children(identity, prefix),
             self.journal.get(identity, prefix) if path else None,
-            self.journal.implied_directories(identity, prefix),
+            [name for place in self.places(path) for name in self.journal.implied_directories(identity, place)],
         )
 
     def _merge(self, level: Level, attributes: AttributeObject, owed: Owed) -> tuple[dict[str, Entry], set[str]]:
@@ -339,6 +340,8 @@ class Listing(Entries):
 
     async def install_levels(self, levels: Sequence[Level], question: Question) -> None:
         """Remember directories that a flat listing told completely, and to which nothing was owed when it was asked for."""
+        # Of what lies under folds a flat listing does not tell.
+        levels = [level for level in levels if len(self.places(level.path)) == 1]
         described = self._described_by_journal() if self.posix else ()
         lacking = [level.path for level in levels if level.path in described or not self.described.lacks(level.path)]
         since = self._since(question.at)

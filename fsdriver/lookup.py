@@ -18,7 +18,7 @@ from fsdriver.directories import MISSING, split
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotFound
 from fsdriver.listing import Listing
-from fsdriver.pending import Action
+from fsdriver.pending import Action, Pending
 from fsdriver.runtime import on_loop
 
 NO_RECORDS: Mapping[str, Record] = MappingProxyType({})
@@ -102,18 +102,19 @@ class Lookup(Listing):
                 await self.backend.check(self.prefix)
                 self._checked = True
             return await self._own(path, None)
-        identity, key, prefix = self.backend.identity, self.key(path), self.directory_key(path)
+        identity, key, places = self.backend.identity, self.key(path), self.places(path)
+        prefix = places[0]
         owed_file, owed_directory = self.journal.get(identity, key), self.journal.get(identity, prefix)
         if owed_file is not None and owed_file.action is not Action.DELETE:
             return self.from_pending(owed_file)
         if owed_directory is not None and owed_directory.action is Action.MARKER:
             return await self._own(path, None)
-        if self.journal.owes_below(identity, prefix, deletions=False):
+        if any(self.journal.owes_below(identity, place, deletions=False) for place in places):
             return await self._own(path, None)
         await on_loop()
         # Where a listing tells of subdirectories nothing but names, their times must not depend on who asked.
         native = not self.backend.capabilities.flat_list
-        head, first, record = await asyncio.gather(self._head(key), self._first(prefix), self.record(path))
+        head, first, record = await asyncio.gather(self._head(key), self._first(places), self.record(path))
         if first is not None and not (owed_directory and owed_directory.action is Action.DELETE):
             return await self._own(path, first.mtime_ns if first.key == prefix and native else None)
         if head is None or owed_file is not None:
@@ -134,8 +135,14 @@ class Lookup(Listing):
         except NotFound:
             return None
 
-    async def _first(self, prefix: str) -> ObjectInfo | None:
-        """The first object under a prefix, or a stand-in for a native empty directory."""
+    async def _first(self, places: Sequence[str]) -> ObjectInfo | None:
+        """The first object of a directory, or a stand-in for a native empty directory."""
+        for place in places:
+            if (found := await self._first_below(place)) is not None:
+                return found
+        return None
+
+    async def _first_below(self, prefix: str) -> ObjectInfo | None:
         if self.backend.capabilities.flat_list:
             some, _ = await self.backend.list_some(prefix, limit=1)
             return some.objects[0] if some.objects else None
@@ -151,26 +158,48 @@ class Lookup(Listing):
     async def find(self, path: str) -> AsyncIterator[Mapping[str, Entry]]:
         """All files below a directory, in batches keyed by route path; directories only where they are empty markers."""
         await on_loop()
-        identity, prefix, root = self.backend.identity, self.directory_key(path), self.root_key
-        owed = {row.key: row for row in self.journal.below(identity, prefix)}
+        owed = {row.key: row for row in self.owed_below(path)}
         await self.described.load()
-        async for page in self.backend.list(prefix, delimiter=False):
-            batch: dict[str, Entry] = {}
-            above, records = None, NO_RECORDS
-            for info in page.objects:
-                key = info.key[len(root) :]
-                if key.startswith(f"{names.RESERVED}/") or info.key in owed:
-                    continue
-                name = names.to_name(key.removesuffix("/")) if key else None
-                if name is None:
-                    self.hidden += key != "" and not key.endswith("/")
-                    continue
-                if key.endswith("/"):
-                    batch[name] = self.new_directory(name)
-                    continue
-                parent, last = split(name)
-                if parent != above:
-                    above, records = parent, (await self.attributes(parent)).entries
-                batch[name] = self.from_object(info, records.get(last))[0]
-            yield batch
+        where = dict.fromkeys(self.places(path), path)
+        for row in owed.values():
+            where |= names.folded(row.path, self.root_key)
+        searched: set[str] = set()
+        while left := where.keys() - searched:
+            place = min(left)
+            searched.add(place)
+            async for page in self.backend.list(place, delimiter=False):
+                batch: dict[str, Entry] = {}
+                above, records = None, NO_RECORDS
+                for info in page.objects:
+                    name = self._found(info.key[len(place) :], where[place])
+                    if name is None or info.key in owed:
+                        continue
+                    where |= names.folded(name, self.root_key)
+                    if info.key.endswith("/"):
+                        batch[name] = self.new_directory(name)
+                        continue
+                    parent, last = split(name)
+                    if parent != above:
+                        above, records = parent, (await self.attributes(parent)).entries
+                    batch[name] = self.from_object(info, records.get(last))[0]
+                yield batch
         yield {row.path: self.from_pending(row) for row in owed.values() if row.action is not Action.DELETE}
+
+    def _found(self, key: str, directory: str) -> str | None:
+        """Path of a key relative to a place of a directory; None for what is not shown."""
+        if not key or (not directory and key.startswith(f"{names.RESERVED}/")):
+            return None
+        name = names.to_name(key.removesuffix("/"))
+        if name is None:
+            self.hidden += not key.endswith("/")
+            return None
+        return f"{directory}/{name}" if directory else name
+
+    def owed_below(self, path: str) -> Sequence[Pending]:
+        """What the journal owes to keys below a directory."""
+        identity, inside = self.backend.identity, f"{path}/" if path else ""
+        rows = {row.key: row for row in self.journal.below(identity, self.directory_key(path))}
+        if path:
+            deep = self.journal.below(identity, f"{self.root_key}{names.FOLDS}")
+            rows |= {row.key: row for row in deep if row.path.startswith(inside)}
+        return list(rows.values())

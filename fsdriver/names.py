@@ -7,6 +7,8 @@ A *name* is what programs see: any bytes but ``/`` and NUL, held as `str` with t
 - A literal ``%XX`` in a name that would be read back as one of those has its ``%`` escaped as ``%25``; so does a
   literal that already looks escaped (``%250A``), to any depth. Every other ``%`` stays: ``100%``, ``%41`` and the
   ``%C3%A9`` of a URL-encoded "é" (which is valid UTF-8, hence never written by us) are shown as they are.
+- A path whose key would be over 1,024 bytes lies under a *fold*: ``.fsdriver/deep/<digest of a directory>/`` and what
+  follows that directory. `places` tells where the children of a directory may be.
 - A key is shown only if its name leads back to it. Keys with raw control characters, empty, ``.`` or ``..`` segments,
   or a ``/`` at either end have no name.
 """
@@ -28,7 +30,11 @@ FILE_SUFFIX: Final = "%file"
 """Appended to an object's name where a directory has the same one."""
 RESERVED: Final = ".fsdriver"
 """First segment, at a route's root, of the objects that describe the tree itself."""
+FOLDS: Final = f"{RESERVED}/deep/"
+"""Below it, at a route's root, lie the objects whose paths are too long for a key."""
 
+_ROOM: Final = KEY_LIMIT - NAME_LIMIT - 1
+"""A longest key prefix of a directory under which every name of 255 bytes still fits."""
 _DIRECTORY_LIMIT: Final = 255
 """Also what several S3 servers that keep keys as files allow between two slashes."""
 _ODD_CHARACTER: Final = re.compile("[\x00-\x1f\x7f\\\\\ud800-\udfff]")
@@ -56,16 +62,58 @@ def to_key(name_path: str, prefix: str = "") -> str:
     InvalidName
         A segment is empty, ``.`` or ``..``, or holds NUL.
     NameTooLong
-        A segment is over 255 bytes, or the key over 1,024 bytes.
+        A segment is over 255 bytes, or one that escaping made longer has no room in any key.
     """
     if not name_path:
         return prefix
     for segment in name_path.split("/"):
         check_name(segment)
     key = prefix + escape(name_path)
-    if len(key) > KEY_LIMIT // 4 and len(key.encode("utf-8", "surrogateescape")) > KEY_LIMIT:
+    if len(key) > KEY_LIMIT // 4 and len(_key_bytes(key)) > KEY_LIMIT:
+        parent, _, name = name_path.rpartition("/")
+        name = escape(name)
+        for place in places(parent, prefix):
+            if len(_key_bytes(place + name)) <= KEY_LIMIT:
+                return place + name
         raise NameTooLong(f"its escaped key is over {KEY_LIMIT} bytes, the limit of object stores", name_path)
     return key
+
+
+def places(directory: str, prefix: str = "") -> tuple[str, ...]:
+    """Key prefixes under which the children of a directory lie; each ends in ``/`` (or is empty, for the root).
+
+    There is one, the directory's own key, unless that is so long that some names have no room behind it. Those are in the
+    last place, a fold; where a fold runs full in turn, deeper directories get another one. What fits into an earlier place
+    is there, so that every key a store can hold is shown where it is.
+    """
+    if not directory:
+        return (prefix,)
+    plain = f"{prefix}{escape(directory)}/"
+    if len(plain) <= _ROOM // 4 or len(_key_bytes(plain)) <= _ROOM:
+        return (plain,)
+    found, path = [prefix], ""
+    for segment in escape(directory).split("/"):
+        path = f"{path}/{segment}" if path else segment
+        longer = [f"{place}{segment}/" for place in found]
+        found = [place for place in longer if len(_key_bytes(place)) <= KEY_LIMIT]
+        if len(_key_bytes(longer[-1])) > _ROOM:
+            found.append(f"{prefix}{FOLDS}{hashlib.sha256(_key_bytes(path)).hexdigest()}/")
+    return tuple(found)
+
+
+def folded(name_path: str, prefix: str = "") -> dict[str, str]:
+    """The folds that hold what lies below a path and the directories above it: key prefix to the directory's path."""
+    found: dict[str, str] = {}
+    if len(_key_bytes(prefix + escape(name_path))) < _ROOM:
+        return found
+    end = 0
+    while end >= 0:
+        end = name_path.find("/", end + 1)
+        directory = name_path if end < 0 else name_path[:end]
+        last = places(directory, prefix)[-1]
+        if last.startswith(f"{prefix}{FOLDS}") and last.count("/") == f"{prefix}{FOLDS}".count("/") + 1:
+            found[last] = directory
+    return found
 
 
 def to_name(key: str) -> str | None:
@@ -176,6 +224,10 @@ def escape_directory(path: str) -> str:
     if flat.startswith("sha256-") or len(flat.encode("utf-8")) > _DIRECTORY_LIMIT:
         return "sha256-" + hashlib.sha256(key.encode("utf-8")).hexdigest()
     return flat
+
+
+def _key_bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogateescape")
 
 
 def _bytes(name: str) -> bytes:

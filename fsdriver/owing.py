@@ -24,7 +24,7 @@ from fsdriver.errors import (
 )
 from fsdriver.lookup import Lookup
 from fsdriver.marks import own_marks
-from fsdriver.names import RESERVED
+from fsdriver.names import FOLDS, RESERVED, folded
 from fsdriver.pending import TRANSIENT, Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
@@ -190,7 +190,7 @@ class Owing(Lookup):
 
     async def sync(self, path: str = "", timeout: float | None = None) -> None:
         """Wait until the tiers have everything at and below a path; raises the first failure."""
-        prefix = self.directory_key(path)
+        prefix, folds = self.directory_key(path), f"{self.root_key}{FOLDS}"
         identity = self.backend.identity
 
         def owed() -> bool:
@@ -202,6 +202,7 @@ class Owing(Lookup):
                 or one is not None
                 or any(d == path or d.startswith(inside) for d in self.marked)
                 or any(d == path or d.startswith(inside) for d in lacking)
+                or (self.journal.owes_below(identity, folds) and bool(self.owed_below(path)))
             )
 
         await self.services.uploader.wait(owed, lambda _: True, timeout, drain=True)
@@ -389,6 +390,11 @@ class Owing(Lookup):
         ------
         NotDirectory
         """
+        for directory in folded(path, self.root_key).values():
+            if directory != path and self.cached(directory) is None:
+                # Nothing of it is under its own key: without a marker no listing would show it.
+                with self.changing():
+                    self.owe(directory, Action.MARKER, self.new_directory(directory))
         parent = split(path)[0]
         while parent:
             known = await self.find_entry(parent)

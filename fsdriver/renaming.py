@@ -76,7 +76,7 @@ async def rename_directory(route: NameChanges, source: str, moving: Entry, targe
         for old, entry in directories:
             new = target + old[len(source) :]
             route.memory.made_empty(new, entry)
-            route.owe(new, Action.MARKER, entry)
+            route.owe(new, Action.MARKER, entry, base=ABSENT)
             route.owe_attributes({new: entry})
         for old, entry in files:
             # Moving one name of a hard-linked file changes what the others know of it: take the present entry.

@@ -172,14 +172,14 @@ class Sender:
             `give_up_superseded` cut it off.
         """
         if row.action is Action.DELETE:
-            await self.backend.delete(row.key, if_version=row.base or None)
+            await self.backend.delete(row.key, if_version=None if row.key.endswith("/") else row.base or None)
             self.counters.deleted += 1
             return ABSENT, None
         metadata = to_metadata(self._entry(row)) if row.kept and self.backend.capabilities.metadata else None
         if row.action is Action.MARKER:
             if self.backend.capabilities.markers or not self.backend.capabilities.strong_versions:
                 await self.backend.put(row.key, b"", metadata=metadata)
-            return ABSENT, None
+            return UNKNOWN, None
         if row.action is Action.COPY:
             assert row.source is not None
             if row.source == row.key:

@@ -103,7 +103,11 @@ class FsspecBackend(Backend):
         self._told_metadata = False
         is_bucket = scheme in BUCKETS
         self.capabilities = Capabilities(
-            server_copy=True, markers=not is_bucket, strong_versions=is_bucket, read_only=scheme in {"http", "https"}
+            server_copy=True,
+            markers=not is_bucket,
+            directories=not is_bucket,
+            strong_versions=is_bucket,
+            read_only=scheme in {"http", "https"},
         )
 
     # -- calling fsspec ------------------------------------------------------------------------------------------------

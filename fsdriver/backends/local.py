@@ -66,6 +66,7 @@ class LocalBackend(Backend):
         server_copy=True,
         metadata=True,
         list_metadata=True,
+        directories=True,
         strong_versions=False,
         segment_limit=255,
     )

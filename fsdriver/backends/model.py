@@ -64,6 +64,8 @@ class Capabilities:
     flat_list: bool = False
     """`list_some` tells many levels in one request."""
     markers: bool = True
+    directories: bool = False
+    """Directories are real: the first key below one makes it, and it stays when the last is gone."""
     """``dir/`` keys can be stored; else directories are real (``file://``) or only implied."""
     strong_versions: bool = True
     """The version identifies the bytes; else it is size + mtime and is never trusted past its time to live."""

@@ -215,7 +215,22 @@ def test_odd_foreign_keys_break_no_listing(tier_s3: TierFileSystem, s3_server, s
 
 
 def test_names_over_the_limits(tier_s3: TierFileSystem):
-    for path in ("data/" + "x" * 256, "data/" + "/".join(["d" * 200] * 6)):
+    for path in ("data/" + "x" * 256, "data/" + "/".join(["\n" * 200] * 2)):
         with pytest.raises(NameTooLong) as raised:
             tier_s3.pipe_file(path, b"")
         assert raised.value.errno == errno.ENAMETOOLONG
+
+
+def test_paths_longer_than_a_key(tier_s3: TierFileSystem, s3_server, s3_bucket: str):
+    """Also without anybody making their directories."""
+    path = "data/" + "/".join(["d" * 200] * 9)
+    tier_s3.pipe_file(f"{path}/file", b"deep")
+    tier_s3.pipe_file("data/other", b"")
+    TierFileSystem.clear_instance_cache()
+    assert tier_s3.cat_file(f"{path}/file") == b"deep"
+    assert tier_s3.find("data") == [f"{path}/file", "data/other"]
+    assert [found for found, _, _ in tier_s3.walk("data")][-1] == path
+    keys = [item["Key"] for item in s3_server.client().list_objects_v2(Bucket=s3_bucket)["Contents"]]
+    assert max(len(key) for key in keys) <= 1024
+    tier_s3.rm("data/" + "d" * 200, recursive=True)
+    assert tier_s3.find("data") == ["data/other"]

@@ -208,3 +208,25 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(ConfigError, match="upgrade fsdriver"):
         Journal(path)
+
+
+def test_a_name_changes_its_kind_in_order(tmp_path: Path) -> None:
+    """Stores with real directories have either a file or a directory of a name."""
+    journal = Journal(tmp_path / "catalog.db")
+
+    def owe(key: str, action: Action) -> None:
+        parent = key.rstrip("/").rpartition("/")[0] + "/"
+        journal.write(Pending("s", key, parent, 0, action, "r", key.strip("/")))
+
+    def ready() -> set[str]:
+        return {row.key for row in journal.ready("s", 0.0, 10)}
+
+    owe("r/file/", Action.DELETE)
+    owe("r/file", Action.PUT)
+    owe("r/dir", Action.DELETE)
+    owe("r/dir/", Action.MARKER)
+    owe("r/dir/child", Action.PUT)
+    assert ready() == {"r/file/", "r/dir"}
+    for row in journal.claim("s", 0.0, 10):
+        journal.finish(row, "")
+    assert ready() == {"r/file", "r/dir/"}

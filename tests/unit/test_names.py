@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fsdriver import names
 from fsdriver.errors import InvalidName, NameTooLong
 from fsdriver.names import check_name, check_segments, escape_directory, shown_names, to_key, to_name
 
@@ -172,3 +173,38 @@ def test_a_segment_longer_than_the_store_can_hold_is_refused() -> None:
     check_segments("a" * 255 + "/" + "b" * 255, 255)
     with pytest.raises(NameTooLong, match="limit of 255 bytes"):
         check_segments(f"a/{'%01' * 86}", 255)
+
+
+def test_paths_too_long_for_a_key_lie_under_folds():
+    deep = "/".join(f"{number:02}" + "d" * 120 for number in range(33))
+    parts = deep.split("/")
+    seen = {}
+    for count in range(1, len(parts) + 1):
+        path = "/".join(parts[:count])
+        key = names.to_key(path, "root/")
+        assert len(key) <= names.KEY_LIMIT
+        assert (key == f"root/{path}") == (len(f"root/{path}") <= names.KEY_LIMIT)
+        assert seen.setdefault(key, path) == path
+        children = names.places(path, "root/")
+        assert all(len(place) <= names.KEY_LIMIT for place in children)
+        longest, short = "n" * 255, "n"
+        assert names.to_key(f"{path}/{longest}", "root/") == next(
+            place + longest for place in children if len(place + longest) <= names.KEY_LIMIT
+        )
+        assert names.to_key(f"{path}/{short}", "root/") == children[0] + short
+
+
+def test_keys_a_store_can_hold_are_shown_where_they_are():
+    key = "/".join(["d" * 200] * 5 + ["f" * 19])
+    assert len(key) == names.KEY_LIMIT
+    assert names.to_key(key) == key
+    assert names.to_key(f"{key}f") != f"{key}f"
+    assert names.places("d" * 200) == ("d" * 200 + "/",)
+
+
+def test_folds_tell_whose_they_are():
+    directory = "/".join(["d" * 250] * 3) + "/" + "e" * 20
+    last = names.places(directory, "root/")[-1]
+    assert last.startswith(f"root/{names.FOLDS}")
+    assert names.folded(f"{directory}/x/y", "root/") == {last: directory}
+    assert names.folded("short/path", "root/") == {}
