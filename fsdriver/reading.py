@@ -15,7 +15,7 @@ from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale, Unsupported
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
-from fsdriver.staging import StagedReader, write_all
+from fsdriver.staging import StagedFile, StagedReader, write_all
 
 REMEMBERED_MOVES: Final = 100_000
 """Renames carried out whose new place is still known to those who read from the old one."""
@@ -35,6 +35,10 @@ class Reading(NameChanges):
         """Identity of a file's bytes that outlives their upload: it changes when the bytes do, by us or by others."""
         name = entry.staging or entry.version
         return None if name is None else self._same_bytes.get((entry.ino, name), name)
+
+    def staged_content(self, entry: Entry, staged: StagedFile) -> str:
+        """`content` of what was written to a staging file."""
+        return self._same_bytes.get((entry.ino, str(staged.path)), str(staged.path))
 
     def content_key(self, path: str, entry: Entry) -> ObjectKey:
         """Where the cache keeps the bytes of an entry (C1)."""

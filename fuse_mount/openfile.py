@@ -22,7 +22,6 @@ from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import FsdriverError, IsDirectory, Stale
 from fsdriver.staging import StagedReader
 
-from .inodes import content_of
 from .passthrough import Passthrough
 
 if TYPE_CHECKING:
@@ -165,9 +164,19 @@ class OpenFiles:
             await self._stage_first(node, state, path, entry)
         else:
             state.reader = await route.open(path, entry)
+            self._must_be(node, path, entry, state.reader)
         node.entry = entry
         self.choose_mode(node, state, entry)
         return state
+
+    def _must_be(self, node: Node, path: str, entry: Entry, reader: AnyReader) -> None:
+        """Check that a reader is of the node's bytes: what was pending may have lost to a foreign writer a moment ago."""
+        if isinstance(reader, StagedReader) or reader.key.version == entry.version:
+            return
+        if self._table.changed(node, replace(entry, staging=None, version=reader.key.version)):
+            reader.close()
+            self.stale += 1
+            raise Stale("it was replaced by a foreign writer", path)
 
     async def _stage_first(self, node: Node, state: OpenState, path: str, entry: Entry) -> None:
         assert node.route is not None
@@ -279,8 +288,9 @@ class OpenFiles:
         try:
             if state.staged is not None and route is not None:
                 await route.release(path, state.staged)
-                entry = None if path is None else route.cached(path)
-                node.content = content_of(route, entry) if entry is not None else None
+                if state.staged.written and node.entry is not None:
+                    # What was written here, whatever the name stands for by now: others may have replaced it.
+                    node.content = route.staged_content(node.entry, state.staged)
                 state.staged = None
         finally:
             node.opened = None

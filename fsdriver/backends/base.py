@@ -78,7 +78,7 @@ class Backend(Calls, ABC):
         range past the end is cut at the end.
         """
         expected = 0 if end is None else end - start
-        data = await self._call("get", key, lambda: self._get(key, start, end, version), size=expected)
+        data = await self._call("get", key, lambda: self._get(key, start, end, version), size=expected, transfer=True)
         self.counters.bytes_read += len(data)
         return data
 
@@ -154,6 +154,7 @@ class Backend(Calls, ABC):
                 lambda: self._put(key, source, metadata, if_version, content_type),
                 lambda: self._find_own(key, size, lambda: asyncio.to_thread(md5_of, source), metadata),
                 size=size,
+                transfer=True,
                 # Only metadata (ours has inode number and time) tells our bytes from equal ones of another writer.
                 unanswered=self.repeats_requests and bool(metadata),
             )
@@ -171,7 +172,7 @@ class Backend(Calls, ABC):
     async def upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
         """Send one part; sending a number again replaces it."""
         return await self._call(
-            "upload_part", key, lambda: self._upload_part(key, handle, number, data), size=len(data)
+            "upload_part", key, lambda: self._upload_part(key, handle, number, data), size=len(data), transfer=True
         )
 
     async def complete_multipart(
@@ -270,7 +271,7 @@ class Backend(Calls, ABC):
             return await self._find_own(target, original.size, tag, metadata or original.metadata)
 
         return await self._call_write(
-            "copy", target, lambda: self._copy(source, target, source_version, if_version, metadata), own
+            "copy", target, lambda: self._copy(source, target, source_version, if_version, metadata), own, transfer=True
         )
 
     async def sign(self, key: str, expires: int) -> str:

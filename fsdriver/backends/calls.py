@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from fsdriver.backends.model import Counters
 from fsdriver.errors import BackendError, FsdriverError, TimedOut
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from fsdriver.backends.retry import RetryPolicy
 
 T = TypeVar("T")
+
+RESERVED: Final = 2
+"""Slots that transfers leave to other operations."""
+_UNBOUNDED: Final = contextlib.nullcontext()
 
 
 class Calls:
@@ -31,7 +35,8 @@ class Calls:
     retry : RetryPolicy
         Attempts, back-off and deadline of one operation.
     slots : int, optional
-        Most operations at a time; the others wait, and their deadline begins after that.
+        Most operations at a time; the others wait, and their deadline begins after that. `RESERVED` of them are kept from
+        those that carry contents: names are answered although every transfer waits for a store that is stuck.
     """
 
     def __init__(
@@ -43,6 +48,8 @@ class Calls:
         self.retry = retry
         self.counters = Counters()
         self._slots = contextlib.nullcontext() if slots is None else asyncio.Semaphore(slots)
+        transfers = None if slots is None or slots <= 2 * RESERVED else slots - RESERVED
+        self._transfers = contextlib.nullcontext() if transfers is None else asyncio.Semaphore(transfers)
 
     @property
     def identity(self) -> str:
@@ -56,11 +63,16 @@ class Calls:
         """Whether the same request may succeed if simply tried again."""
         return isinstance(error, BackendError) and error.temporary
 
-    async def _call(self, operation: str, key: str, attempt: Callable[[], Awaitable[T]], *, size: int = 0) -> T:
-        """Run ``attempt`` under the retry policy; ``size`` bytes travel with it and extend the deadline."""
+    async def _call(
+        self, operation: str, key: str, attempt: Callable[[], Awaitable[T]], *, size: int = 0, transfer: bool = False
+    ) -> T:
+        """Run ``attempt`` under the retry policy; ``size`` bytes travel with it and extend the deadline.
+
+        ``transfer``: it carries the contents of a file, and leaves the reserved slots to others.
+        """
         policy, limit = self.retry, self.retry.limit(size)
         try:
-            async with self._slots, asyncio.timeout(limit):
+            async with self._transfers if transfer else _UNBOUNDED, self._slots, asyncio.timeout(limit):
                 return await self._attempts(operation, attempt)
         except BackendError:
             self.counters.errors += 1
@@ -99,6 +111,7 @@ class Calls:
         *,
         size: int = 0,
         unanswered: bool = False,
+        transfer: bool = False,
     ) -> T:
         """`_call` for a conditional write: an attempt that failed without an answer may have been carried out.
 
@@ -119,4 +132,4 @@ class Calls:
                     raise
                 return result
 
-        return await self._call(operation, key, careful, size=size)
+        return await self._call(operation, key, careful, size=size, transfer=transfer)

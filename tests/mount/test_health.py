@@ -9,6 +9,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -209,6 +210,44 @@ def test_a_handled_signal_ends_a_lookup_that_waits_for_the_store(proxied) -> Non
     wait_for(lambda: tree.status()["in_flight"] == 0)
     proxy.release()
     assert (tree.root / "slow").stat().st_size == 10
+
+
+def test_a_thousand_readers_wait_and_the_mount_goes_on(proxied) -> None:
+    tree, proxy, foreign = proxied
+    foreign.put("f/warm", b"warm")
+    for number in range(1000):
+        foreign.put(f"f/{number}", b"%d" % number * 100)
+    tree.mount("timeout=170s", "ttl=1h")
+    assert len(os.listdir(tree.root / "f")) == 1001
+    assert (tree.root / "f" / "warm").read_bytes() == b"warm"
+    proxy.fail(100_000, hold=True, method="GET", match="/p/f/")
+    seen: dict[int, bytes] = {}
+
+    def read(number: int) -> None:
+        descriptor = os.open(tree.root / "f" / f"{number}", os.O_RDONLY)
+        try:
+            seen[number] = os.pread(descriptor, 1000, 0)
+        finally:
+            os.close(descriptor)
+
+    stack = threading.stack_size(256 << 10)
+    readers = [threading.Thread(target=read, args=(number,), daemon=True) for number in range(1000)]
+    threading.stack_size(stack)
+    for reader in readers:
+        reader.start()
+    wait_for(lambda: tree.status()["in_flight"] >= 1000)
+    assert len(os.listdir(tree.root / "f")) == 1001
+    assert (tree.root / "f" / "warm").read_bytes() == b"warm"
+    assert (tree.root / "f" / "17").stat().st_size == 200
+    (tree.root / "new").write_bytes(b"new")
+    assert (tree.root / "new").read_bytes() == b"new"
+    (tree.root / "new").unlink()
+    assert not seen
+    proxy.release()
+    for reader in readers:
+        reader.join(120)
+    assert seen == {number: b"%d" % number * 100 for number in range(1000)}
+    assert tree.status()["in_flight"] == 0
 
 
 # -- limits ---------------------------------------------------------------------------------------------------------------

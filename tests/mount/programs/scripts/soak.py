@@ -43,8 +43,10 @@ def check(data: bytes) -> str:
     if len(data) < HEADER.size + 32:
         return f"only {len(data)} bytes"
     magic, writer, number, size = HEADER.unpack_from(data)
-    if magic != MAGIC or len(data) != HEADER.size + size + 32:
-        return f"header {magic!r} {writer} {number} {size}, but {len(data)} bytes"
+    if magic != MAGIC:
+        return repr(data[:80])
+    if len(data) != HEADER.size + size + 32:
+        return f"writer {writer}, number {number}, {size} bytes, but {len(data)} are here"
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
         return f"a mixture: writer {writer}, number {number}, {size} bytes"
     return ""
@@ -101,6 +103,8 @@ def read(path: str, chance: random.Random) -> bytes:
             data = file.readall()
             if kind == 0 or not size:
                 return data
+            if len(data) != size:
+                return b"%d bytes were read of a file of %d: " % (len(data), size) + data[:24]
             # Only now: what a mapping cannot get any more is no error but a signal.
             with mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as view:
                 return view[:] if view[:] == data else b"another version is mapped than was read"
