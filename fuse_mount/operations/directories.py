@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import stat
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -178,8 +177,8 @@ def _pack(fs: FileSystem, handle: DirectoryHandle, offset: int, size: int, *, pl
         position += 1
     raws: list[bytes] = []
     free, least = size - len(result), (len(_NO_ENTRY) if plus else 0) + DIRENT.size
-    for name, _ in itertools.islice(entries, position - 2, None):
-        raw = name.encode("utf-8", "surrogateescape")
+    for at in range(position - 2, len(entries)):
+        raw = entries[at][0].encode("utf-8", "surrogateescape")
         free -= least + (len(raw) + 7 & ~7)
         if free < 0:
             break
