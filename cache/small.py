@@ -7,6 +7,7 @@ deadlines, retries and errors are.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _claiming = threading.Lock()
 """Guards the few instructions that decide who fetches."""
+os.register_at_fork(before=_claiming.acquire, after_in_parent=_claiming.release, after_in_child=_claiming.release)
 
 
 class _Way(Enum):

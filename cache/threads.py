@@ -22,11 +22,14 @@ class Threads:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
+        self._closing = False
         self._threads: list[threading.Thread] = []
 
     def submit(self, work: Callable[[], None]) -> bool:
         """Have a thread do it, which must not raise; False: all are busy."""
         with self._lock:
+            if self._closing:
+                return False
             if self._idle:
                 self._idle -= 1
             elif len(self._threads) < self._most:
@@ -41,12 +44,15 @@ class Threads:
     def close(self) -> None:
         """Wait for what is under way; later work begins anew."""
         with self._lock:
-            threads, self._threads = self._threads, []
-            self._idle = 0
-        for _ in threads:
+            if self._closing:
+                return
+            self._closing = True
+        for _ in self._threads:
             self._queue.put(None)
-        for thread in threads:
+        for thread in self._threads:
             thread.join()
+        with self._lock:
+            self._threads, self._idle, self._closing = [], 0, False
 
     def _run(self) -> None:
         while (work := self._queue.get()) is not None:

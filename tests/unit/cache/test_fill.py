@@ -157,6 +157,17 @@ def test_no_more_threads_than_there_are(cache: DiskCache, make_source: Any) -> N
         reader.close()
 
 
+def test_threads_begin_again_after_a_close(cache: DiskCache, make_source: Any) -> None:
+    for key in ("a", "b"):
+        source = make_source(1000, key=key)
+        reader, begun = fetch_in_a_thread(cache, source, lambda source=source: memoryview(source.data))
+        assert begun
+        assert reader.read_now(0, 1000) == source.data
+        reader.close()
+        cache.close()
+        assert cache.contains(source.key)
+
+
 def test_a_small_object_without_a_disk_stays_readable(make_cache: Callable[..., DiskCache], make_source: Any) -> None:
     cache = make_cache(min_free=1 << 60)
     source = make_source(MIB)
