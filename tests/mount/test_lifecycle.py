@@ -239,6 +239,22 @@ def test_passthrough(trees, wanted):
     assert tree.status()["passthrough"].startswith(wanted)
 
 
+def test_small_files_are_read_again_from_kept_pages(trees):
+    tree = trees().mount("ttl=1h")
+    path = tree.root / "small"
+    path.write_bytes(b"x" * 100_000)
+    tree.command("sync", str(tree.root))
+    assert path.read_bytes() == b"x" * 100_000
+    before = tree.status()["requests"]
+    for _ in range(2):
+        assert path.read_bytes() == b"x" * 100_000
+    after = tree.status()["requests"]
+    moved = {name: after.get(name, 0) - before.get(name, 0) for name in ("OPEN", "READ")}
+    assert moved == {"OPEN": 2, "READ": 0}
+    path.write_bytes(b"y" * 100_000)
+    assert path.read_bytes() == b"y" * 100_000
+
+
 def test_everything_survives_a_remount_with_nothing_kept(own_tree):
     own_tree.mount()
     root = own_tree.root

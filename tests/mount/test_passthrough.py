@@ -29,12 +29,12 @@ def read_and_write(tree: MountedTree) -> dict[str, int]:
     """Write a file and read it; which requests the daemon got for it."""
     before = tree.status()["requests"]
     path = tree.root / "f"
-    path.write_bytes(b"x" * 100_000)
+    path.write_bytes(b"x" * 3_000_000)
     tree.command("sync", str(path))
-    assert path.read_bytes() == b"x" * 100_000
+    assert path.read_bytes() == b"x" * 3_000_000
     with open(path, "r+b") as file:
         file.write(b"y")
-    assert path.read_bytes() == b"y" + b"x" * 99_999
+    assert path.read_bytes() == b"y" + b"x" * 2_999_999
     after = tree.status()["requests"]
     return {name: after.get(name, 0) - before.get(name, 0) for name in ("READ", "WRITE")}
 
