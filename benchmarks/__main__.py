@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -53,11 +54,13 @@ def main(
         results = [Result.from_json(entry) for entry in data["figures"]]
     else:
         about, day = machine(), dt.datetime.now(dt.UTC).date().isoformat()
-        results = _measure(names, set(PEERS) - asked, pairs, directory, console)
+        results = []
+        for some in _measure(names, set(PEERS) - asked, pairs, directory, console):
+            results += some
+            if file is not None:
+                values = {"machine": about, "day": day, "figures": [result.as_json() for result in results]}
+                file.write_text(json.dumps(values, indent=2))
     report.show(results, console)
-    if file is not None:
-        values = {"machine": about, "day": day, "figures": [result.as_json() for result in results]}
-        file.write_text(json.dumps(values, indent=2))
     if markdown:
         page.write_page(results, about, day)
     sys.exit(any(result.error for result in results))
@@ -65,19 +68,19 @@ def main(
 
 def _measure(
     names: tuple[str, ...], absent: set[str], rounds: int, directory: Path | None, console: Console
-) -> list[Result]:
+) -> Iterator[list[Result]]:
+    """Results of one workload after the other: an interrupted run has written what it had."""
     try:
         chosen = choose(names, absent)
     except KeyError as error:
         raise click.UsageError(f"no such figure: {error.args[0]} (see --list)") from error
-    results = []
     with Environment(directory) as environment:
         for one in chosen:
             console.print(f"{', '.join(figure.name for figure in one.figures)} …")
-            for result in measure(one, environment, rounds):
-                results.append(result)
+            results = measure(one, environment, rounds)
+            for result in results:
                 console.print("  " + " | ".join(report.row(result)), markup=False, soft_wrap=True)
-    return results
+            yield results
 
 
 if __name__ == "__main__":

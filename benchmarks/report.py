@@ -58,7 +58,9 @@ def number(value: float) -> str:
     """Three figures are more than a run on a shared machine is worth."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if 0.1 <= abs(value) < 10 and value != int(value) else f"{value:.2g}"
+    if abs(value) >= 10:
+        return f"{value:.0f}"
+    return f"{value:.2f}" if abs(value) >= 0.1 and value != int(value) else f"{value:.2g}"
 
 
 def show(results: Sequence[Result], console: Console) -> None:
