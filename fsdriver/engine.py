@@ -200,7 +200,7 @@ class Engine:
     async def drain(self, timeout: float | None = None) -> None:
         """Wait until nothing is pending; raises the first failure, or TimedOut."""
         for route in self._all_routes():
-            if not self.journal.is_empty(route.backend.identity):
+            if route.marked or not self.journal.is_empty(route.backend.identity):
                 await route.sync("", timeout)
 
     def close(self) -> None:
