@@ -365,5 +365,8 @@ def test_uploads_in_parts_of_a_killed_daemon_are_ended(proxied, s3_server) -> No
     tree.mount()
     tree.command("sync", str(tree.root), timeout=170)
     assert foreign.get("large") == data
-    left = client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])
-    assert [one["UploadId"] for one in left] == [foreign_upload]
+
+    def left() -> list[str]:
+        return [one["UploadId"] for one in client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])]
+
+    wait_for(lambda: left() == [foreign_upload])
