@@ -290,8 +290,8 @@ class DiskCache:
             settled = source.settled
         if not settled:
             source.abandon()
-        elif source.sealed is not None:
-            self._opened.release(source.sealed)
+        else:
+            self._let_go(source)
 
     def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]:
         """A sparse file to fill."""
@@ -349,8 +349,8 @@ class DiskCache:
         with self._lock:
             self._settle(fill)
             unused = fill.readers == 0
-        if unused and fill.sealed is not None:
-            self._opened.release(fill.sealed)
+        if unused:
+            self._let_go(fill)
 
     def retired(self, fill: Fill) -> bool:
         """Give up a fill that nobody reads; False if somebody came meanwhile."""
@@ -380,6 +380,12 @@ class DiskCache:
         fill.settled = True
         if self._fills.get(fill.key.place) is fill:
             del self._fills[fill.key.place]
+
+    def _let_go(self, fill: Fill) -> None:
+        """Nobody reads a finished fill: its file, and so the shared lock on it, closes now."""
+        sealed = fill.let_go()
+        if sealed is not None:
+            self._opened.release(sealed)
 
     def _find(self, key: ObjectKey) -> SealedFile | None:
         sealed = self._opened.find(key)

@@ -113,6 +113,11 @@ class Fill:
         if loop is not None and not loop.is_closed() and self.pid == os.getpid():
             loop.call_soon_threadsafe(self._drop)
 
+    def let_go(self) -> SealedFile | None:
+        """Refer to the finished file no more: what fetched is in reference cycles, which may live for long."""
+        sealed, self.sealed, self._file = self.sealed, None, None
+        return sealed
+
     async def join(self) -> None:
         """Continue on the event loop, once no thread is fetching any more."""
         if self.small is None:
@@ -178,7 +183,7 @@ class Fill:
         request = min(max(SMALLEST_REQUEST, self.key.size // REQUESTS_AHEAD), LARGEST_REQUEST)
         if self.key.size <= WHOLE:
             request = WHOLE
-        while self.sealed is None and self._sealing is None:
+        while self.sealed is None and self._sealing is None and not self.settled:
             if not self.stored:
                 raise NoSpace(
                     "the cache cannot hold the whole object: raise cache.size or free disk space", self.key.label

@@ -287,6 +287,8 @@ class OpenFiles:
         path, route = node.path(), node.route
         try:
             if state.staged is not None and route is not None:
+                # It is sealed under an exclusive lock: neither a reader of the un-sealed file nor the kernel may have it.
+                self._let_go(state)
                 await route.release(path, state.staged)
                 if state.staged.written and node.entry is not None:
                     # What was written here, whatever the name stands for by now: others may have replaced it.

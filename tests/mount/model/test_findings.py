@@ -113,6 +113,14 @@ def test_file_read_by_another_process_while_its_upload_ends_leaves_no_staging_fi
     world.check_store()
 
 
+def test_file_written_while_its_fetched_bytes_are_open_leaves_no_staging_file(world):
+    world.fs_write("b", 5000)
+    world.open(1, "b", READ)
+    world.append("b", 10)
+    world.close(1)
+    world.check_store()
+
+
 def test_directory_in_the_place_of_a_file_whose_removal_is_pending(world):
     for _ in range(5):
         world.write("a", 5000)
