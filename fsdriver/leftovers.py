@@ -29,7 +29,8 @@ def is_dead(name: str) -> bool:
         return False
     try:
         with open(f"/proc/{int(theirs[1], 16)}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[_START_TIME]) != int(theirs[2], 16)
+            fields = file.read().rpartition(b")")[2].split()
+        return fields[0] in {b"Z", b"X"} or int(fields[_START_TIME]) != int(theirs[2], 16)
     except (FileNotFoundError, ProcessLookupError):
         return True
     except ValueError:

@@ -355,13 +355,12 @@ def test_uploads_in_parts_of_a_killed_daemon_are_ended(proxied, s3_server) -> No
     bucket = tree.url.split("/")[2]
     client = s3_server.client()
     foreign_upload = client.create_multipart_upload(Bucket=bucket, Key="p/of another program")["UploadId"]
-    proxy.fail(1000, hold=True, method="PUT", match="partNumber")
+    proxy.fail(4, hang=True, method="PUT", match="partNumber")
     data = os.urandom(70 * MIB)
     (tree.root / "large").write_bytes(data)
-    wait_for(lambda: proxy.held)
+    wait_for(lambda: proxy.count("PUT", "partNumber") >= 4)
     assert len(client.list_multipart_uploads(Bucket=bucket).get("Uploads", [])) == 2
     kill_daemon(tree)
-    proxy.release()
     tree.mount()
     tree.command("sync", str(tree.root), timeout=170)
     assert foreign.get("large") == data
