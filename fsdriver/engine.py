@@ -12,9 +12,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend
 from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache, Epochs
-from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, state_dir
+from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, runtime_dir, state_dir
 from fsdriver.entries import Defaults
 from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
 from fsdriver.journal import Journal
@@ -125,6 +125,14 @@ class Engine:
         self.uploaders[backend.identity].routes[prefix] = route
         return route
 
+    @cached_property
+    def _sockets(self) -> Path:
+        """Where daemons listen; found out (and proved usable) once, by the first change."""
+        return runtime_dir()
+
+    async def _announce(self, identity: str, keys: Sequence[str]) -> None:
+        await announce(self._sockets, identity, keys)
+
     def _build_route(self, config: RouteConfig, backend: Backend, prefix: str, *, timeout: float) -> Route:
         policy = Policy(
             write=config.write or self.write,
@@ -150,7 +158,7 @@ class Engine:
             self.cache,
             self.epochs,
             self.uploaders[backend.identity],
-            None if self.daemon else announce,
+            None if self.daemon else self._announce,
         )
         return Route(config.path, backend, prefix, policy, defaults, services)
 

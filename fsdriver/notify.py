@@ -15,8 +15,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from fsdriver.config import runtime_dir
-
 log = logging.getLogger(__name__)
 
 PATIENCE: Final = 2.0
@@ -33,20 +31,25 @@ def socket_address(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-async def announce(identity: str, keys: Sequence[str]) -> None:
+async def announce(directory: Path, identity: str, keys: Sequence[str]) -> None:
     """Send ``invalidate`` to every daemon of this user and wait for the acknowledgements.
 
     Parameters
     ----------
+    directory : Path
+        Where daemons listen (`fsdriver.config.runtime_dir`).
     identity : str
         Identity of the store.
     keys : sequence of str
         Full keys (names) that changed.
     """
-    sockets = list(runtime_dir().glob("*.sock"))
-    if sockets:
+    if sockets := _sockets(directory):
         message = json.dumps({"command": "invalidate", "store": identity, "keys": list(keys)}).encode() + b"\n"
         await asyncio.gather(*(_tell(path, message) for path in sockets))
+
+
+def _sockets(directory: Path) -> list[Path]:
+    return list(directory.glob("*.sock"))
 
 
 async def _tell(path: Path, message: bytes) -> None:
