@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -215,8 +216,8 @@ def test_a_handled_signal_ends_a_lookup_that_waits_for_the_store(proxied) -> Non
 def test_a_thousand_readers_wait_and_the_mount_goes_on(proxied) -> None:
     tree, proxy, foreign = proxied
     foreign.put("f/warm", b"warm")
-    for number in range(1000):
-        foreign.put(f"f/{number}", b"%d" % number * 100)
+    with ThreadPoolExecutor(8) as putting:
+        list(putting.map(lambda number: foreign.put(f"f/{number}", b"%d" % number * 100), range(1000)))
     tree.mount("timeout=170s", "ttl=1h")
     assert len(os.listdir(tree.root / "f")) == 1001
     assert (tree.root / "f" / "warm").read_bytes() == b"warm"
@@ -321,7 +322,8 @@ def test_nothing_leaks(trees: TreeMaker, passthrough: str) -> None:
     status = tree.status()
     assert (status["open_files"], status["in_flight"], status["errors"]) == (0, 0, 0)
     wait_for(lambda: tree.status()["passthrough_files"] == 0)
-    assert after["descriptors"] <= before["descriptors"] + 8
+    # A file that was just closed is kept open for a moment, for the next open of it.
+    wait_for(lambda: usage(tree)["descriptors"] <= before["descriptors"] + 8)
     assert after["resident"] <= before["resident"] + 16 * 1024
     assert len(list((tree.places / "cache" / ".staging").iterdir())) == 0
     assert sorted(os.listdir(root / "kept")) == sorted(map(str, range(200)))
