@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .arc import ARCCache
 from .blocks import BLOCK
 from .disk import DiskCache
 from .epochs import Epochs
@@ -10,4 +11,4 @@ from .reader import Reader
 from .stats import CacheStats
 from .ttl import TTLCache
 
-__all__ = ["BLOCK", "CacheStats", "DiskCache", "Epochs", "Fetch", "ObjectKey", "Reader", "TTLCache"]
+__all__ = ["BLOCK", "ARCCache", "CacheStats", "DiskCache", "Epochs", "Fetch", "ObjectKey", "Reader", "TTLCache"]
