@@ -193,7 +193,8 @@ class NameChanges(Owing):
         if not self.posix:
             raise Unsupported('hard links need attributes, which this route does not keep (posix = "off")', target)
         made = await self.while_it_stands(lambda: self._link(source, target))
-        await self.settle([source, target])
+        # The first name is where it was; that the two are one file is in their records.
+        await self.settle([source, target], awaited=[target])
         return self.cached(target) or made
 
     async def separate(self, source: str, target: str) -> None:
@@ -257,7 +258,11 @@ class NameChanges(Owing):
             self.owe(target, Action.PUT, made, base=base, staging=row.staging)
         else:
             made = replace(made, staging=None, key=entry.key or self.key(source))
-            self.owe(target, Action.COPY, made, base=base, source=made.key, source_version=entry.version)
+            # Metadata are copied with the bytes: the new name's differ in the time of this change, and in links.
+            self.owe(
+                target, Action.COPY, made, base=base, source=made.key, source_version=entry.version,
+                carried=made.ino == entry.ino and self.says_all(source),
+            )  # fmt: skip
         return made
 
     async def rename(self, source: str, target: str, *, replace: bool = True, exchange: bool = False) -> None:

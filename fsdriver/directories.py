@@ -27,6 +27,8 @@ MISSING: Final = _Missing()
 """Known not to exist."""
 
 NEVER: Final = float("-inf")
+PAGE: Final = 1000
+"""Entries of a page of a listing."""
 _CENTURIES: Final = 1e10
 """Seconds that stand for an infinite time to live: what was never told is older than that."""
 
@@ -197,6 +199,16 @@ class Directories:
                     found[at] = known[0] if isinstance(known, tuple) else None
                     left = min(left, known[1]) if isinstance(known, tuple) else left
             return found, left
+
+    def lapsed(self, path: str) -> bool:
+        """A directory was remembered as a whole until its time to live ended, and one page of a listing would hold it."""
+        with self.lock:
+            directory = self.current(path)
+            return (
+                directory is not None
+                and 0 < self.ttl < self.clock() - directory.complete_at < _CENTURIES
+                and len(directory.entries) <= PAGE
+            )
 
     def is_complete(self, path: str) -> bool:
         """`listing` would tell."""

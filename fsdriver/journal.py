@@ -317,6 +317,12 @@ class Journal:
             ).fetchone()
         return row is not None
 
+    def parents(self, store: str) -> Collection[str]:
+        """Key prefixes of all directories in which something is pending."""
+        with self._lock:
+            rows = self._db.execute("SELECT DISTINCT parent FROM pending WHERE store=? AND held=0", (store,)).fetchall()
+        return {row[0] for row in rows}
+
     def attribute_directories(self, store: str) -> Sequence[tuple[str, str, int]]:
         """(root, directory, oldest seq) of every attribute object that lacks something."""
         with self._lock:

@@ -12,11 +12,12 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from fsdriver import names
+from fsdriver.anticipation import TooManyPages
 from fsdriver.attributes import Record, apply_record
 from fsdriver.backends.base import ObjectInfo
 from fsdriver.directories import MISSING, split
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import NotFound
+from fsdriver.errors import NotDirectory, NotFound
 from fsdriver.listing import Listing
 from fsdriver.pending import Action, Pending
 from fsdriver.runtime import on_loop
@@ -62,20 +63,17 @@ class Lookup(Listing):
         """
         if path in self.uncommitted:
             return self.uncommitted[path].entry
-        if not fresh:
-            found = self.memory.peek(path)
-            if isinstance(found, Entry):
-                return found
-            if found is MISSING:
-                raise NotFound("no such file or directory", path)
+        if not fresh and (known := await self._remembered(path)) is not None:
+            return known
         if path.partition("/")[0] == names.RESERVED:
             raise NotFound("reserved for what fsdriver keeps on the bucket", path)
-        if path and not fresh and self.memory.tells_directory(path):
-            # The listing above says that it is one: only its attributes are missing.
-            asked = self.memory.clock()
-            own = self.memory.learn_own(path, await self._own(path, None), asked)
-            if own is not None:
-                return own
+        if (
+            path
+            and not fresh
+            and await self._relist(split(path)[0])
+            and (known := await self._remembered(path)) is not None
+        ):
+            return known
         for _ in range(3):
             asked, started = self.memory.clock(), self.memory.at(split(path)[0]) if path else None
             if path.endswith(names.FILE_SUFFIX):
@@ -94,6 +92,36 @@ class Lookup(Listing):
         if entry is None:
             raise NotFound("no such file or directory", path)
         return entry
+
+    async def _remembered(self, path: str) -> Entry | None:
+        """The entry as it is remembered; of a directory that only its listing tells, attributes are asked for.
+
+        Raises
+        ------
+        NotFound
+            It is known not to exist.
+        """
+        found = self.memory.peek(path)
+        if isinstance(found, Entry):
+            return found
+        if found is MISSING:
+            raise NotFound("no such file or directory", path)
+        if path and self.memory.tells_directory(path):
+            asked = self.memory.clock()
+            return self.memory.learn_own(path, await self._own(path, None), asked)
+        return None
+
+    async def _relist(self, directory: str) -> bool:
+        """List a directory whose listing has outlived its time to live: one request then answers for all its names."""
+        if not self.backend.capabilities.flat_list or not self.memory.lapsed(directory):
+            return False
+        await on_loop()
+        load = self._loads.get(directory) or self._begin_load(directory, most=1)
+        try:
+            await asyncio.shield(load)
+        except (TooManyPages, NotFound, NotDirectory):
+            return False  # whoever asks for the name is told so
+        return True
 
     async def _ask(self, path: str) -> Entry | None:
         if not path:

@@ -68,8 +68,12 @@ class Owing(Lookup):
         source: str | None = None,
         source_version: str | None = None,
         held: bool = False,
+        carried: bool = False,
     ) -> Pending:
-        """Journal what shall become of the key of a path, and its attribute record; call inside a transaction."""
+        """Journal what shall become of the key of a path, and its attribute record; call inside a transaction.
+
+        ``carried``: the object that comes of it says all that the record does (see `says_all`).
+        """
         directory = action is Action.MARKER or (entry is not None and entry.kind is Kind.DIRECTORY)
         key = self.directory_key(path) if directory else self.key(path)
         record = None
@@ -77,6 +81,8 @@ class Owing(Lookup):
             record = to_record(entry, version=None)
             if not self.posix:
                 record[TRANSIENT] = True
+            if carried:
+                record[CARRIED] = True
         row = Pending(
             self.backend.identity, key, self.directory_key(split(path)[0]), 0, action, self.prefix, path, base, staging, source,
             source_version, entry.size if entry else 0, record, held=held,
@@ -138,8 +144,11 @@ class Owing(Lookup):
         with self.memory.telling_later(), self.journal.transaction():
             yield
 
-    async def settle(self, paths: Iterable[str]) -> None:
-        """A change is journaled: tell the daemons, wake the uploader, and in "through" mode wait for the tiers."""
+    async def settle(self, paths: Iterable[str], awaited: Iterable[str] | None = None) -> None:
+        """A change is journaled: tell the daemons, wake the uploader, and in "through" mode wait for the tiers.
+
+        ``awaited`` are those of the paths that the tiers must have; all of them, if not given.
+        """
         names = list(paths)
         # First of all: one of the daemons may be the uploader.
         await self.announce(names)
@@ -148,8 +157,9 @@ class Owing(Lookup):
             return
         try:
             await on_loop()
-            self._mark_ahead(names)
-            await self.wait_for(names)
+            awaited = names if awaited is None else list(awaited)
+            self._mark_ahead(awaited)
+            await self.wait_for(awaited)
         except (AccessDenied, ReadOnly):
             self._withdraw(names)
             await self.announce(names)
@@ -227,7 +237,7 @@ class Owing(Lookup):
         return self.posix and self.policy.write == "through" and self.backend.capabilities.metadata
 
     def _mark_ahead(self, paths: Iterable[str]) -> None:
-        """Beside the objects that are about to be put, mark their directories."""
+        """Beside the objects that are about to be put, mark their directories, and send what new directories are like."""
         if not self.lazy:
             return
         now = time.monotonic()
@@ -235,8 +245,15 @@ class Owing(Lookup):
             parent = split(path)[0]
             if parent in self.marked:
                 self.marked[parent] = now
-            elif (row := self.journal.get(self.backend.identity, self.key(path))) and row.action is Action.PUT:
+            elif (row := self.journal.get(self.backend.identity, self.key(path))) and row.action is not Action.DELETE:
                 self.services.uploader.urge(self.prefix, parent)
+            if self.owes_attributes(path, ""):
+                self.services.uploader.urge(self.prefix, path)
+
+    def says_all(self, path: str) -> bool:
+        """The object of a name says in its own metadata all that its record does, which is on its way."""
+        change = self.journal.attribute_change(self.backend.identity, self.prefix, *split(path))
+        return change is not None and change.record is not None and CARRIED in change.record
 
     def _must_wait(self, paths: Iterable[str]) -> bool:
         """Whether something of these names is on this host only; its attribute object is sent then."""

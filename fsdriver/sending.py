@@ -185,7 +185,9 @@ class Sender:
             if row.source == row.key:
                 # Renamed away and back before either was carried out.
                 return await self._stays(row), None
-            info = await self.backend.copy(row.source, row.key, source_version=row.source_version, if_version=row.base)
+            info = await self.backend.copy(
+                row.source, row.key, source_version=row.source_version, if_version=row.base, size=row.size
+            )
             self.counters.copied += 1
             return info.version, None
         if row.staging is None:

@@ -52,9 +52,14 @@ OTHERS_POLL: Final = 0.05
 ATTRIBUTE_LOOK: Final = 0.02
 """Seconds between two looks at which attribute objects are owed something."""
 ATTRIBUTE_DELAY: Final = 1.0
-"""Seconds without a change after which an attribute object is sent that nobody waits for."""
+"""Seconds that an attribute object waits for the content of its directory when all is to be sent."""
 BUSY_DELAY: Final = 5.0
 """Seconds an attribute object waits for more changes while content of its directory is still being sent."""
+MARKED_QUIET: Final = 5.0
+"""Seconds without a change after which a marked attribute object gets its records and loses the mark: two requests for
+whatever was changed in between."""
+MARKED_BUSY: Final = 30.0
+"""`BUSY_DELAY` of a marked one: nobody lacks anything but the time of a request for each object."""
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
 UNEXPECTED_DELAY: Final = 60.0
@@ -301,19 +306,21 @@ class Uploader:
         if now < self._next_flush and (self._running or not self._draining):
             return
         owed = {(root, directory) for root, directory, _ in self.journal.attribute_directories(self.backend.identity)}
+        busy = self.journal.parents(self.backend.identity) if owed else ()
         patient = not self._draining and all(self._route(root).lazy for root, _ in owed)
+        self._owed_since = {key: self._owed_since.get(key, now) for key in owed}
+        for (root, directory), since in self._owed_since.items():
+            route = self._route(root)
+            quiet = route.directory_key(directory) not in busy and (self._draining or self._is_quiet(route, directory))
+            marked = directory in route.marked
+            patience = ATTRIBUTE_DELAY if self._draining else MARKED_BUSY if marked else BUSY_DELAY
+            if quiet or now - since >= patience:
+                self._flush(root, directory, mark=not quiet and marked)
         # Looking takes longer the more is owed: it stays a small part of the time.
         pause = max(ATTRIBUTE_DELAY / 4 if patient else ATTRIBUTE_LOOK, 20 * (loop.time() - now))
         self._next_flush = now + pause
         if owed or self._running:
             loop.call_later(pause, self._begin)
-        self._owed_since = {key: self._owed_since.get(key, now) for key in owed}
-        for (root, directory), since in self._owed_since.items():
-            route = self._route(root)
-            busy = self.journal.has_children(self.backend.identity, route.directory_key(directory))
-            quiet = not busy and (self._draining or self._is_quiet(route, directory))
-            if quiet or now - since >= (ATTRIBUTE_DELAY if self._draining else BUSY_DELAY):
-                self._flush(root, directory, mark=not quiet and directory in route.marked)
 
     def _remove_marks(self) -> None:
         """Marks that this process left in attribute objects go when nothing changes there any more."""
@@ -326,7 +333,7 @@ class Uploader:
 
     def _is_quiet(self, route: AttributeStore, directory: str) -> bool:
         """Nobody is making changes to a directory one by one, each of which would send its attribute object again."""
-        return time.monotonic() - route.marked.get(directory, float("-inf")) >= ATTRIBUTE_DELAY
+        return time.monotonic() - route.marked.get(directory, float("-inf")) >= MARKED_QUIET
 
     def _route(self, root: str) -> AttributeStore:
         if root not in self.routes:

@@ -248,8 +248,12 @@ class Backend(Calls, ABC):
         source_version: str | None = None,
         if_version: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        size: int | None = None,
     ) -> ObjectInfo:
         """Copy inside the container, on the server where it can; ``metadata`` None keeps the source's.
+
+        ``size`` of ``source_version``, where it is known, saves some services a request; `ObjectInfo.metadata` may then be
+        missing.
 
         Raises
         ------
@@ -271,7 +275,11 @@ class Backend(Calls, ABC):
             return await self._find_own(target, original.size, tag, metadata or original.metadata)
 
         return await self._call_write(
-            "copy", target, lambda: self._copy(source, target, source_version, if_version, metadata), own, transfer=True
+            "copy",
+            target,
+            lambda: self._copy(source, target, source_version, if_version, metadata, size),
+            own,
+            transfer=True,
         )
 
     async def sign(self, key: str, expires: int) -> str:
@@ -324,6 +332,7 @@ class Backend(Calls, ABC):
         source_version: str | None,
         if_version: str | None,
         metadata: Mapping[str, str] | None,
+        size: int | None,
     ) -> ObjectInfo: ...
 
     async def _delete_batch(self, keys: Sequence[str]) -> None:

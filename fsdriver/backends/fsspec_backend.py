@@ -318,6 +318,7 @@ class FsspecBackend(Backend):
         source_version: str | None,
         if_version: str | None,
         metadata: Mapping[str, str] | None,
+        size: int | None,
     ) -> ObjectInfo:
         original = await self._head(source)
         if source_version is not None and original.version != source_version:

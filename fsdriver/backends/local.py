@@ -317,6 +317,7 @@ class LocalBackend(Backend):
         source_version: str | None,
         if_version: str | None,
         metadata: Mapping[str, str] | None,
+        size: int | None,
     ) -> ObjectInfo:
         return await self._run(target, self._duplicate, source, target, source_version, if_version, metadata)
 

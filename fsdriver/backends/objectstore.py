@@ -235,7 +235,22 @@ class ObjectStoreBackend(Backend):
         source_version: str | None,
         if_version: str | None,
         metadata: Mapping[str, str] | None,
+        size: int | None,
     ) -> ObjectInfo:
+        if source_version is not None and metadata is None and size is not None and 0 < size <= self.sdk.copy_limit:
+            try:
+                return await self.sdk.call(
+                    target,
+                    self.sdk.copy_known,
+                    size,
+                    source,
+                    target,
+                    source_version,
+                    if_version,
+                    see_through=True,
+                )
+            except (NotFound, Stale):
+                pass  # which of the two objects was meant is found out below
         try:
             original = await self.sdk.call(source, self.sdk.describe, source)
         except NotFound:

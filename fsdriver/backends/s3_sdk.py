@@ -245,6 +245,13 @@ class Sdk:
             version = self._copy_whole(target, {**origin, **directive}, if_version)
         return ObjectInfo(target, size, time.time_ns(), version, kept)
 
+    def copy_known(
+        self, size: int, source: str, target: str, source_version: str, if_version: str | None
+    ) -> ObjectInfo:
+        """Copy an object whose version and size are known, with its metadata; not an empty one."""
+        origin = {"CopySource": {"Bucket": self._bucket, "Key": source}, "CopySourceIfMatch": f'"{source_version}"'}
+        return ObjectInfo(target, size, time.time_ns(), self._copy_whole(target, origin, if_version))
+
     def _copy_whole(self, target: str, arguments: Mapping[str, Any], if_version: str | None) -> str:
         answer = self.client().copy_object(Bucket=self._bucket, Key=target, **arguments, **conditions(if_version))
         return str(answer["CopyObjectResult"]["ETag"]).strip('"')

@@ -195,6 +195,7 @@ class S3fsBackend(Backend):
         source_version: str | None,
         if_version: str | None,
         metadata: Mapping[str, str] | None,
+        size: int | None,
     ) -> ObjectInfo:
         try:
             original = await self._send(source, "head_object", Key=source)

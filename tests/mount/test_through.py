@@ -89,3 +89,49 @@ def test_a_change_of_attributes_alone_is_on_the_store_when_it_returns(trees, s3_
     assert "user.note" in record["xattrs"]
     (work / "f").unlink()
     assert "f" not in _attributes(s3_server, bucket)["entries"]
+
+
+def test_publishing_by_link_and_unlink_sends_attributes_together(trees, s3_server):
+    tree, bucket = _tree(trees, s3_server)
+    work = tree.root / "work"
+    work.mkdir()
+    (work / "first").touch()
+    before = dict(tree.status()["routes"][0]["requests"])
+    for number in range(FILES):
+        temporary = work / f"tmp{number:03d}"
+        temporary.write_bytes(b"%d" % number)
+        os.link(temporary, work / f"f{number:03d}")
+        temporary.unlink()
+    spent = {name: count - before.get(name, 0) for name, count in tree.status()["routes"][0]["requests"].items()}
+    assert (spent["copy"], spent["delete"]) == (FILES, FILES)
+    assert FILES <= spent["put"] <= FILES + FILES // 4
+    assert spent.get("head", 0) == 0
+    (work / "first").unlink()
+    seen = _statuses(work)
+    _end_by_force(tree)
+    tree.forget_everything()
+    tree.mount()
+    kept = [KEPT.index(name) for name in KEPT if name != "st_ctime_ns"]
+    assert {name: [status[at] for at in kept] for name, status in _statuses(work).items()} == {
+        name: [status[at] for at in kept] for name, status in seen.items()
+    }
+    assert [(work / name).read_bytes() for name in sorted(seen)] == [b"%d" % number for number in range(FILES)]
+
+
+def test_a_renamed_file_is_whole_when_the_host_is_lost(trees, s3_server):
+    tree, _ = _tree(trees, s3_server)
+    work = tree.root / "work"
+    work.mkdir()
+    (work / "part").write_bytes(b"published")
+    os.chmod(work / "part", 0o640)
+    os.rename(work / "part", work / "whole")
+    (work / "other").write_bytes(b"published")
+    os.rename(work / "other", work / "second")
+    seen = _statuses(work)
+    _end_by_force(tree)
+    tree.forget_everything()
+    tree.mount()
+    assert sorted(seen) == ["second", "whole"]
+    assert {name: status[:6] for name, status in _statuses(work).items()} == {
+        name: status[:6] for name, status in seen.items()
+    }
