@@ -35,7 +35,7 @@ from .reader import Reader
 from .scratch import Scratch
 from .sealing import move_out
 from .stats import CacheStats, Counts
-from .threads import Threads
+from fsdriver.threads import Threads
 
 _WORKERS: Final = 2
 _BATCH: Final = 64

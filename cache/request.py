@@ -12,7 +12,7 @@ from .files import LocalFile, SealedFile
 from .keys import ObjectKey
 from .memory import Budget, Kept
 from .stats import Counts
-from .threads import Threads
+from fsdriver.threads import Threads
 
 if TYPE_CHECKING:
     from .fill import Fill

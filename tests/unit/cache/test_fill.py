@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fsdriver.cache import BLOCK, DiskCache, Reader
 from fsdriver.cache.eviction import Evictor
-from fsdriver.cache.threads import MOST
+from fsdriver.threads import MOST
 from fsdriver.errors import Corrupt, NoSpace, Stale, Unreachable
 from fsdriver.runtime import run, spawn
 

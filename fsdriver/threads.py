@@ -10,7 +10,7 @@ from typing import Final
 
 MOST: Final = 8
 
-_log = logging.getLogger("fsdriver.cache")
+_log = logging.getLogger(__name__)
 
 
 class Threads:
