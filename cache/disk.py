@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from fsdriver.errors import Corrupt
+from fsdriver.threads import Threads
 
 from . import locks
 from .adoption import Adopter, unkept
@@ -35,7 +36,6 @@ from .reader import Reader
 from .scratch import Scratch
 from .sealing import move_out
 from .stats import CacheStats, Counts
-from fsdriver.threads import Threads
 
 _WORKERS: Final = 2
 _BATCH: Final = 64

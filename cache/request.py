@@ -7,12 +7,13 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from fsdriver.threads import Threads
+
 from .batches import Batches
 from .files import LocalFile, SealedFile
 from .keys import ObjectKey
 from .memory import Budget, Kept
 from .stats import Counts
-from fsdriver.threads import Threads
 
 if TYPE_CHECKING:
     from .fill import Fill

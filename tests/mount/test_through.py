@@ -92,7 +92,7 @@ def test_a_change_of_attributes_alone_is_on_the_store_when_it_returns(trees, s3_
 
 
 def test_publishing_by_link_and_unlink_sends_attributes_together(trees, s3_server):
-    tree, bucket = _tree(trees, s3_server)
+    tree, _ = _tree(trees, s3_server)
     work = tree.root / "work"
     work.mkdir()
     (work / "first").touch()

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from fsdriver.cache import BLOCK, DiskCache, Reader
 from fsdriver.cache.eviction import Evictor
-from fsdriver.threads import MOST
 from fsdriver.errors import Corrupt, NoSpace, Stale, Unreachable
 from fsdriver.runtime import run, spawn
+from fsdriver.threads import MOST
 
 MIB = 1 << 20
 
