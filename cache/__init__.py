@@ -7,8 +7,20 @@ from .blocks import BLOCK
 from .disk import DiskCache
 from .epochs import Epochs
 from .keys import Fetch, ObjectKey
+from .manual import Evicted
 from .reader import Reader
 from .stats import CacheStats
 from .ttl import TTLCache
 
-__all__ = ["BLOCK", "ARCCache", "CacheStats", "DiskCache", "Epochs", "Fetch", "ObjectKey", "Reader", "TTLCache"]
+__all__ = [
+    "BLOCK",
+    "ARCCache",
+    "CacheStats",
+    "DiskCache",
+    "Epochs",
+    "Evicted",
+    "Fetch",
+    "ObjectKey",
+    "Reader",
+    "TTLCache",
+]

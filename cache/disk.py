@@ -29,6 +29,7 @@ from .files import LocalFile, SealedFile, duplicate, open_sealed
 from .fill import Fill
 from .index import Index
 from .keys import Fetch, FetchNow, ObjectKey
+from .manual import Manual
 from .memory import Budget, Kept
 from .opened import OpenFiles
 from .places import prepare, unusable
@@ -38,7 +39,6 @@ from .sealing import move_out
 from .stats import CacheStats, Counts
 
 _WORKERS: Final = 2
-_BATCH: Final = 64
 AMPLE: Final = 1 << 30
 """Bytes of free space beyond `min_free` above which fills write without asking: more than many processes have in flight."""
 
@@ -59,6 +59,11 @@ class DiskCache:
         Bytes to leave free on the file system.
     clock : callable
         Seconds since the epoch, for last use.
+
+    Attributes
+    ----------
+    manual : Manual
+        Pins and removals.
 
     Raises
     ------
@@ -93,6 +98,7 @@ class DiskCache:
         self._adopter = Adopter(
             self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
         )
+        self.manual = Manual(self._index, self._evictor, self._opened, self._guard)
         self.threads = Threads("fsdriver-fetch")
         self.batches = Batches(self, self._scratch, self._adopter)
         _caches.add(self)
@@ -202,22 +208,6 @@ class DiskCache:
         with locks.mutex(self._guard):
             self._evictor.forget(key.place)
         self._opened.detach(key.place)
-
-    def pin(self, key: ObjectKey) -> None:
-        """Protect the key from eviction, in this and all later processes, also before it is here."""
-        self._index.pin(key.place)
-
-    def unpin(self, key: ObjectKey) -> None:
-        """Undo `pin`."""
-        self._index.unpin(key.place)
-
-    def evict(self, store: str, key_prefix: str | None = None) -> int:
-        """Remove the files of a store (or of its keys with a prefix) that are neither pinned nor open; bytes freed."""
-        return self._remove(store, key_prefix)
-
-    def clear(self) -> int:
-        """Remove all files that are neither pinned nor open; bytes freed."""
-        return self._remove(None, None)
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 
@@ -392,15 +382,6 @@ class DiskCache:
         if self._opened.due:
             self.workers.submit(self._opened.flush)
         return sealed
-
-    def _remove(self, store: str | None, prefix: str | None) -> int:
-        self._opened.flush()
-        places = self._index.places(store, prefix)
-        freed = 0
-        for start in range(0, len(places), _BATCH):
-            with locks.mutex(self._guard):
-                freed += self._evictor.remove(places[start : start + _BATCH])
-        return freed
 
     def before_fork(self) -> None:
         """No thread is inside the index while the process forks."""

@@ -6,7 +6,7 @@ Every method needs the mutex of the cache directory. Hits never do.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -59,9 +59,22 @@ class Evictor:
             return False
         return self._evict_until(lambda: self.within(wanted) and self.free() >= unwritten)
 
-    def remove(self, places: Iterable[tuple[str, int]]) -> int:
-        """Remove files that nobody has open; the bytes freed."""
-        return sum(self._take(place, size) for place, size in places)
+    def take(self, place: str, size: int) -> int | None:
+        """Remove one file; the bytes freed, None if somebody has it open."""
+        path = self._objects / place
+        try:
+            file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except (FileNotFoundError, NotADirectoryError):
+            self._index.remove(place)
+            return 0
+        if not locks.exclude(file.descriptor):
+            return None
+        path.unlink()
+        self._index.remove(place)
+        self._prune(path)
+        self._counts.evictions += 1
+        self._counts.evicted_bytes += size
+        return size
 
     def forget(self, place: str) -> None:
         """Remove a file whether open or not: readers keep their descriptor."""
@@ -78,26 +91,9 @@ class Evictor:
                 return False
             for used, place, size in batch:
                 after = (used, place)
-                if self._take(place, size) and enough():
+                if self.take(place, size) and enough():
                     return True
         return True
-
-    def _take(self, place: str, size: int) -> int:
-        """Remove one file unless somebody has it open; the bytes freed."""
-        path = self._objects / place
-        try:
-            file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except (FileNotFoundError, NotADirectoryError):
-            self._index.remove(place)
-            return 0
-        if not locks.exclude(file.descriptor):
-            return 0
-        path.unlink()
-        self._index.remove(place)
-        self._prune(path)
-        self._counts.evictions += 1
-        self._counts.evicted_bytes += size
-        return size
 
     @staticmethod
     def _prune(path: Path) -> None:

@@ -13,6 +13,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,25 @@ CREATE TRIGGER entry_resized AFTER UPDATE OF size ON entries
     BEGIN UPDATE totals SET bytes = bytes + NEW.size - OLD.size; END;
 """
 
+_HOME: Final = 65
+"""Characters of `fsdriver.cache.keys.home`."""
+_PINNED: Final = f"""
+    substr(entries.place, 1, {_HOME}) IN (SELECT place FROM pins) AND NOT EXISTS (
+        SELECT 1 FROM entries AS later WHERE later.used > entries.used
+        AND later.place > substr(entries.place, 1, {_HOME}) || '/' AND later.place < substr(entries.place, 1, {_HOME}) || '0')
+"""
+"""Of the versions of a pinned object, the one used last: others are of no more use."""
+
 _log = logging.getLogger("fsdriver.cache")
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """A sealed file: its place below ``objects/``, bytes, and whether it must stay."""
+
+    place: str
+    size: int
+    pinned: bool
 
 
 class Index:
@@ -131,35 +150,45 @@ class Index:
         """Entries that are not pinned as (last use, place, bytes), least recently used first, beyond ``after``."""
         rows = self._query(
             "SELECT used, place, size FROM entries"
-            " WHERE (used, place) > (?, ?) AND place NOT IN (SELECT place FROM pins) ORDER BY used, place LIMIT ?",
+            f" WHERE (used, place) > (?, ?) AND NOT ({_PINNED}) ORDER BY used, place LIMIT ?",
             (*after, count),
         )
         return [(float(used), str(place), int(size)) for used, place, size in rows]
 
-    def places(self, store: str | None, prefix: str | None) -> list[tuple[str, int]]:
-        """Entries not pinned, as (place, bytes): all, of one store, or of its keys that begin with ``prefix``."""
-        where = "1"
-        values: tuple[str | bytes | int, ...] = ()
-        if store is not None and not prefix:
-            base = digest(store)
-            where, values = "place > ? AND place < ?", (f"{base}/", f"{base}0")
-        elif store is not None and prefix:
-            low = _blob(prefix)
-            where, values = "store = ? AND substr(key, 1, ?) = ?", (_blob(store), len(low), low)
-        rows = self._query(
-            f"SELECT place, size FROM entries WHERE {where} AND place NOT IN (SELECT place FROM pins)", values
-        )
-        return [(str(place), int(size)) for place, size in rows]
+    def versions(self, home: str) -> list[Indexed]:
+        """All files of one object (`fsdriver.cache.keys.home`)."""
+        return self._indexed("place > ? AND place < ?", (f"{home}/", f"{home}0"))
+
+    def below(self, store: str, prefix: str) -> list[Indexed]:
+        """All files of the objects of a store whose keys begin with ``prefix``."""
+        if not prefix:
+            return self.versions(digest(store))
+        low = _blob(prefix)
+        return self._indexed("store = ? AND substr(key, 1, ?) = ?", (_blob(store), len(low), low))
+
+    def everything(self) -> list[Indexed]:
+        """All files."""
+        return self._indexed("1", ())
+
+    def _indexed(self, where: str, values: Sequence[str | bytes | int]) -> list[Indexed]:
+        rows = self._query(f"SELECT place, size, {_PINNED} FROM entries WHERE {where}", values)
+        return [Indexed(str(place), int(size), bool(pinned)) for place, size, pinned in rows]
 
     # -- pins --------------------------------------------------------------------------------------------------------
 
-    def pin(self, place: str) -> None:
-        """Protect a file from eviction, also one not yet here."""
-        self._execute("INSERT OR IGNORE INTO pins VALUES (?)", (place,))
+    def pin(self, homes: Sequence[str]) -> None:
+        """Protect the files of objects from eviction, also those not yet here."""
+        with self._transaction() as connection:
+            connection.executemany("INSERT OR IGNORE INTO pins VALUES (?)", [(home,) for home in homes])
 
-    def unpin(self, place: str) -> None:
+    def unpin(self, homes: Sequence[str]) -> None:
         """Undo `pin`."""
-        self._execute("DELETE FROM pins WHERE place = ?", (place,))
+        with self._transaction() as connection:
+            connection.executemany("DELETE FROM pins WHERE place = ?", [(home,) for home in homes])
+
+    def pinned(self, home: str) -> bool:
+        """Whether an object is pinned."""
+        return bool(self._query("SELECT 1 FROM pins WHERE place = ?", (home,)))
 
     def pins(self) -> int:
         """Number of pins."""

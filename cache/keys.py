@@ -26,7 +26,12 @@ def digest(text: str) -> str:
 def _place(store: str, key: str, version: str, size: int) -> str:
     """Every open of a file asks for this, and the same files are opened again and again."""
     version = digest(f"{version}\0{size}")
-    return f"{digest(store)}/{digest(key)}/{version}"
+    return f"{home(store, key)}/{version}"
+
+
+def home(store: str, key: str) -> str:
+    """Path of the directory of an object's versions below ``objects/``, as text."""
+    return f"{digest(store)}/{digest(key)}"
 
 
 @dataclass(frozen=True, slots=True)

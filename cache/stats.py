@@ -32,7 +32,7 @@ class CacheStats:
     size : int
         Byte bound.
     pinned : int
-        Pinned keys.
+        Pinned objects.
     open, filling : int
         Sealed files open in, and fills under way in, this process.
     memory : int

@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from fsdriver.cache import DiskCache, ObjectKey, Reader
+from fsdriver.cache import DiskCache, Evicted, ObjectKey, Reader
 from fsdriver.errors import ConfigError, Corrupt
 from fsdriver.runtime import run
 
 KIB = 1 << 10
+STORE = "s3|test|bucket"
 
 
 class Clock:
@@ -33,7 +34,7 @@ class Clock:
 
 
 def name(key: str, size: int = 100 * KIB) -> ObjectKey:
-    return ObjectKey("s3|test|bucket", key, "v", size)
+    return ObjectKey(STORE, key, "v", size)
 
 
 def put(cache: DiskCache, key: ObjectKey, content: bytes | None = None) -> None:
@@ -112,7 +113,7 @@ def test_the_byte_bound_evicts_the_least_recently_used(make_cache: Callable[...,
 
 def test_pinned_and_open_files_stay(make_cache: Callable[..., DiskCache]) -> None:
     cache = make_cache(300 * KIB, clock=Clock())
-    cache.pin(name("a"))
+    cache.manual.pin(STORE, ["a"])
     for key in "abc":
         put(cache, name(key))
     with cache.open(name("b")) or pytest.fail("not there"):
@@ -122,7 +123,7 @@ def test_pinned_and_open_files_stay(make_cache: Callable[..., DiskCache]) -> Non
         assert not cache.contains(name("huge", 250 * KIB))
         assert cache.stats().refused == 1
         assert cache.stats().bytes <= 300 * KIB
-    cache.unpin(name("a"))
+    cache.manual.unpin(STORE, ["a"])
     put(cache, name("huge", 250 * KIB))
     assert cache.contains(name("huge", 250 * KIB))
     assert not cache.contains(name("a"))
@@ -192,11 +193,11 @@ def test_evict_by_store_and_prefix_and_clear(cache: DiskCache) -> None:
     for key in (name("a/1"), name("a/2"), name("b"), name("a%_"), other):
         put(cache, key)
     (cache.staging / "pending").write_bytes(b"mine")
-    assert cache.evict("s3|test|bucket", "a/") == 200 * KIB
+    assert cache.manual.evict_below(STORE, "a/") == Evicted(files=2, bytes=200 * KIB)
     assert [cache.contains(key) for key in (name("a/1"), name("b"), name("a%_"), other)] == [False, True, True, True]
-    assert cache.evict("s3|test|bucket") == 200 * KIB
+    assert cache.manual.evict_below(STORE) == Evicted(files=2, bytes=200 * KIB)
     assert cache.contains(other)
-    assert cache.clear() == 10
+    assert cache.manual.clear() == Evicted(files=1, bytes=10)
     assert cache.stats().entries == cache.stats().bytes == 0
     assert (cache.staging / "pending").read_bytes() == b"mine"
 
@@ -254,7 +255,7 @@ def test_unseal_counts_duplicates_and_other_processes(cache: DiskCache, tmp_path
     with program(code, tmp_path / "cache") as process:
         assert line(process) == "abc"
         assert not cache.unseal(name("a", 3), cache.staging / "t", reader=reader)
-        assert cache.clear() == 0
+        assert cache.manual.clear() == Evicted(open=1)
     assert cache.unseal(name("a", 3), cache.staging / "t", reader=reader)
     reader.close()
 
@@ -277,7 +278,7 @@ def test_files_in_use_by_another_process_are_not_evicted(make_cache: Callable[..
 def test_a_cache_survives_a_restart(make_cache: Callable[..., DiskCache]) -> None:
     first = make_cache()
     put(first, name("a", 3), b"abc")
-    first.pin(name("a", 3))
+    first.manual.pin(STORE, ["a"])
     first.close()
     second = make_cache()
     with second.open(name("a", 3)) or pytest.fail("not there") as reader:
@@ -348,7 +349,7 @@ def test_a_lost_index_is_rebuilt_from_the_files(make_cache: Callable[..., DiskCa
     again = make_cache()
     assert again.stats().bytes == 100 * KIB
     use(again, name("a"))
-    assert again.evict("s3|test|bucket") == 100 * KIB
+    assert again.manual.evict_below(STORE) == Evicted(files=1, bytes=100 * KIB)
 
 
 def test_a_removed_directory_begins_anew(cache: DiskCache, make_source: Any, tmp_path: Path) -> None:
