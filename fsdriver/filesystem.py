@@ -25,8 +25,8 @@ from fsdriver.backends import ABSENT
 from fsdriver.config import Config
 from fsdriver.entry import Kind
 from fsdriver.errors import AlreadyExists, ConfigError, IsDirectory
+from fsdriver.fsspec_face.caching import Caching
 from fsdriver.fsspec_face.changing import Changing
-from fsdriver.fsspec_face.listing import Listing
 from fsdriver.fsspec_face.reading import DecompressedFile, ReadFile
 from fsdriver.fsspec_face.targets import Namespace
 from fsdriver.fsspec_face.transfer import Transfer
@@ -35,7 +35,7 @@ from fsdriver.fsspec_face.writing import CompressedFile, TextFile, UpdateFile, W
 MODES = frozenset({"rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b"})
 
 
-class TierFileSystem(Listing, Transfer, Changing, ChainedFileSystem):
+class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
     """Object stores as one file tree, with a cache, for everything that speaks fsspec.
 
     Parameters

@@ -37,6 +37,14 @@ class Tree:
         known = ", ".join(sorted(route.path for route in self.routes)) or "none"
         raise NotFound(f"no route contains this path; routes: {known}", clean)
 
+    def covering(self, path: str) -> list[tuple[Route, str]]:
+        """The route that holds a path, with the path inside it, and every route below; raises NotFound."""
+        clean = "/" + path.strip("/")
+        below = [(route, "") for route in self.routes if f"{route.path}/".startswith(f"{clean.rstrip('/')}/")]
+        if any(route.path == clean for route, _ in below):
+            return below
+        return [self.resolve(path), *below] if not below or clean != "/" else below
+
     def children(self, path: str) -> Sequence[str]:
         """Names that must show in a directory because routes hang at or below them."""
         clean = "/" + path.strip("/")

@@ -1,8 +1,9 @@
 """The control socket of a daemon: JSON lines over a unix socket that only its own user and root may use.
 
 A request is one line, ``{"command": …, …}``, the answer another: ``{"ok": true, …}`` or ``{"error": …, "errno": …}``. Commands:
-``status``; ``refresh`` and ``sync`` with ``path`` (inside the tree) and for ``sync`` ``timeout`` in seconds; ``invalidate`` with
-``store`` and ``keys``; ``stop``; ``farewell``, which is answered at once and again when the daemon ends.
+``status``; ``refresh``, ``warm``, ``evict`` and ``sync`` with ``path`` (inside the tree) and for ``sync`` ``timeout`` in
+seconds; ``pin`` and ``unpin`` with ``paths``; ``invalidate`` with ``store`` and ``keys``; ``stop``; ``farewell``, which is
+answered at once and again when the daemon ends.
 """
 
 from __future__ import annotations

@@ -339,6 +339,10 @@ class OpenFiles:
         if state is not None:
             self._let_go(state)
 
+    def unpark_all(self) -> None:
+        """Let go of all recently closed files."""
+        self._trim(0.0, 0)
+
     def _take(self, node: Node) -> OpenState | None:
         with self._parked_lock:
             parked = self._parked.pop(node, None)
@@ -387,7 +391,7 @@ class OpenFiles:
                 await self.release(node, writable=False)
             except OSError as error:
                 failures.append(error)
-        self._trim(0.0, 0)
+        self.unpark_all()
         return failures
 
 

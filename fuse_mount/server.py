@@ -19,6 +19,7 @@ from fsdriver.errors import ConfigError, TimedOut
 from fsdriver.runtime import run
 
 from . import device as devices
+from .caching import CacheCommands
 from .control import Answer, ControlServer, ask, socket_path
 from .filesystem import FileSystem
 from .inodes import descend
@@ -82,6 +83,7 @@ class MountServer:
                 "sync": self._sync,
                 "invalidate": self._invalidate,
                 "stop": self._answer_stop,
+                **CacheCommands(self.fs, self.engine.tree).commands(),
             },
         )
 
@@ -209,13 +211,13 @@ class MountServer:
 
     async def _sync(self, request: Mapping[str, Any]) -> Answer:
         path, timeout = str(request.get("path", "/")), request.get("timeout")
-        for route, inside in self._routes_at(path):
+        for route, inside in self.engine.tree.covering(path):
             await route.sync(inside, timeout)
         return {"pending": self.engine.journal.count()[0]}
 
     async def _refresh(self, request: Mapping[str, Any]) -> Answer:
         known: list[Expired] = []
-        for route, inside in self._routes_at(str(request.get("path", "/"))):
+        for route, inside in self.engine.tree.covering(str(request.get("path", "/"))):
             route.forget(inside)
             node = self.fs.table.find(route, inside)
             known += [Expired(one, tuple(one.names)) for one in (descend(node) if node is not None else ())]
@@ -263,14 +265,6 @@ class MountServer:
     async def _expire(self, known: list[Expired], *, everything: bool = False) -> None:
         assert self._transport is not None
         await asyncio.wrap_future(self._transport.expire(known, everything=everything))
-
-    def _routes_at(self, path: str) -> list[tuple[Route, str]]:
-        """The route that holds a tree path, with the path inside it, and every route below."""
-        clean = "/" + path.strip("/")
-        below = [(route, "") for route in self.engine.routes if f"{route.path}/".startswith(f"{clean.rstrip('/')}/")]
-        if any(route.path == clean for route, _ in below):
-            return below
-        return [self.engine.tree.resolve(path), *below] if not below or clean != "/" else below
 
     # -- what is told ------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from fsdriver import __version__
+from fsdriver.cli.caching import evict, pin, unpin, warm
 from fsdriver.cli.configuration import config
 from fsdriver.cli.doctor import doctor
 from fsdriver.cli.install import install_system
@@ -27,7 +28,22 @@ def commands(debug: bool) -> None:
     """Object stores as one ordinary file tree."""
 
 
-for command in (mount, umount, status, refresh, sync, ls, config, doctor, install_system, mount_helper):
+for command in (
+    mount,
+    umount,
+    status,
+    refresh,
+    sync,
+    warm,
+    evict,
+    pin,
+    unpin,
+    ls,
+    config,
+    doctor,
+    install_system,
+    mount_helper,
+):
     commands.add_command(command)
 
 

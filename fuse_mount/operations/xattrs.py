@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdriver.caching import is_pinned, pin, unpin
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import AccessDenied, ReadOnly, Unsupported
 from fsdriver.fuse_mount.protocol import GETXATTR_IN, SETXATTR_IN, XATTR_OUT, name_of
@@ -25,6 +26,7 @@ XATTR_CREATE: Final = 1
 XATTR_REPLACE: Final = 2
 VIRTUAL: Final = "user.fsdriver."
 FLUSH: Final = "user.fsdriver.flush"
+PIN: Final = "user.fsdriver.pin"
 ACL: Final = "system.posix_acl_"
 
 
@@ -41,6 +43,7 @@ def _state(route: Route, path: str, entry: Entry) -> str:
 _COMPUTED: Final[Mapping[str, Callable[[Route, str, Entry], str]]] = {
     "backend": lambda route, _path, _entry: route.backend.identity,
     "etag": lambda _route, _path, entry: entry.version or "",
+    "pin": lambda route, path, entry: "1" if is_pinned(route, path, entry) else "0",
     "key": lambda route, path, entry: entry.key or route.key(path),
     "state": _state,
     "tier": lambda route, _path, _entry: route.backend.scheme,
@@ -117,6 +120,8 @@ def setxattr(fs: FileSystem, request: Request) -> Answer:
     node = fs.table[request.nodeid]
     if name == FLUSH:
         return _sync(node)
+    if name == PIN:
+        return _set_pin(node, value)
     if name.startswith(VIRTUAL):
         raise AccessDenied("this attribute is computed and cannot be set", name)
     return _change(fs, node, name, value, flags)
@@ -128,10 +133,20 @@ async def _sync(node: Node) -> Reply:
     return b""
 
 
+async def _set_pin(node: Node, value: bytes) -> Reply:
+    if value not in {b"0", b"1"}:
+        raise OSError(errno.EINVAL, "1 pins the file in the cache, 0 undoes that", PIN)
+    if node.route is not None and (path := node.path()) is not None:
+        await (pin if value == b"1" else unpin)(node.route, [path])
+    return b""
+
+
 def removexattr(fs: FileSystem, request: Request) -> Answer:
     """REMOVEXATTR."""
     name = name_of(request.body)
     _check(name)
+    if name == PIN:
+        return _set_pin(fs.table[request.nodeid], b"0")
     return _change(fs, fs.table[request.nodeid], name, None, XATTR_REPLACE)
 
 

@@ -45,6 +45,12 @@ def test_help_imports_nothing_heavy():
         ["umount"],
         ["config", "check", "a", "b"],
         ["ls"],
+        ["warm"],
+        ["warm", "--jobs", "0", "/x"],
+        ["warm", "--jobs", "many", "/x"],
+        ["evict"],
+        ["pin"],
+        ["unpin"],
     ],
 )
 def test_mistakes_in_the_arguments_give_2(arguments, capsys):

@@ -1,0 +1,141 @@
+"""What is asked of the cache file by file: bring it near, let it go, keep it.
+
+The faces call these for ``fsdriver warm``, ``evict``, ``pin`` and ``unpin``, for ``fs.prefetch`` and for the attribute
+``user.fsdriver.pin``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fsdriver.cache import Evicted
+from fsdriver.entry import Entry, Kind
+from fsdriver.errors import IsDirectory, NoSpace, Stale, Unsupported
+from fsdriver.route import Route
+from fsdriver.runtime import on_loop
+
+
+@dataclass(frozen=True, slots=True)
+class Eviction:
+    """What became of the files that were to leave the cache.
+
+    Attributes
+    ----------
+    files, bytes : int
+        Removed.
+    open, pinned, pending : int
+        Files that stay: some process has them open; they are pinned; the store does not have them yet.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    open: int = 0
+    pinned: int = 0
+    pending: int = 0
+
+    def __add__(self, other: Eviction) -> Eviction:
+        return Eviction(
+            self.files + other.files,
+            self.bytes + other.bytes,
+            self.open + other.open,
+            self.pinned + other.pinned,
+            self.pending + other.pending,
+        )
+
+
+async def warm(route: Route, path: str) -> int:
+    """Fetch one file into the cache.
+
+    Returns
+    -------
+    int
+        Bytes fetched; 0 if it was here.
+
+    Raises
+    ------
+    NotFound, IsDirectory
+    Unsupported
+        It is no regular file.
+    NoSpace
+        The cache cannot hold it.
+    BackendError
+    """
+    entry = await route.stat(path)
+    try:
+        return await _fetch(route, path, entry)
+    except Stale:
+        return await _fetch(route, path, await route.stat(path, fresh=True))
+
+
+async def _fetch(route: Route, path: str, entry: Entry) -> int:
+    _must_be_file(path, entry)
+    if entry.staging is not None or route.services.cache.contains(route.content_key(path, entry)):
+        return 0
+    with await route.open(path, entry) as reader:
+        await on_loop()
+        await reader.wait_complete()
+        if reader.path is None:
+            raise NoSpace("the cache has no room for it: raise cache.size, evict or unpin something", path)
+    return entry.size
+
+
+async def evict(route: Route, path: str) -> Eviction:
+    """Remove a file, or all files of a directory, from the cache; raises NotFound."""
+    entry = await route.stat(path)
+    manual, identity = route.services.cache.manual, route.backend.identity
+    await on_loop()
+    if entry.kind is Kind.DIRECTORY:
+        done = [await asyncio.to_thread(manual.evict_below, identity, place) for place in route.places(path)]
+        pending = sum(row.staging is not None for row in route.owed_below(path))
+    else:
+        done = [await asyncio.to_thread(manual.evict, identity, key) for key in _keys(route, path, entry)]
+        pending = int(entry.staging is not None)
+    total = sum(done, Evicted())
+    return Eviction(total.files, total.bytes, total.open, total.pinned, pending)
+
+
+async def pin(route: Route, paths: Sequence[str]) -> None:
+    """Keep files in the cache from now on, in whichever version; those not in it, once they are.
+
+    Raises
+    ------
+    NotFound, IsDirectory, Unsupported
+        Nothing was pinned then.
+    """
+    keys: list[str] = []
+    for path in paths:
+        entry = await route.stat(path)
+        _must_be_file(path, entry)
+        keys += _keys(route, path, entry)
+    await on_loop()
+    await asyncio.to_thread(route.services.cache.manual.pin, route.backend.identity, keys)
+
+
+async def unpin(route: Route, paths: Sequence[str]) -> None:
+    """Undo `pin`, also of files that are gone."""
+    keys: list[str] = []
+    for path in paths:
+        entry = await route.find_entry(path)
+        keys += [route.key(path)] if entry is None else _keys(route, path, entry)
+    await on_loop()
+    await asyncio.to_thread(route.services.cache.manual.unpin, route.backend.identity, keys)
+
+
+def is_pinned(route: Route, path: str, entry: Entry) -> bool:
+    """Whether a file is pinned."""
+    manual = route.services.cache.manual
+    return any(manual.pinned(route.backend.identity, key) for key in _keys(route, path, entry))
+
+
+def _keys(route: Route, path: str, entry: Entry) -> list[str]:
+    """Where the bytes are, and where they will be once a rename that is pending has been carried out."""
+    return list(dict.fromkeys((route.key(path), entry.key or route.key(path))))
+
+
+def _must_be_file(path: str, entry: Entry) -> None:
+    if entry.kind is Kind.DIRECTORY:
+        raise IsDirectory("is a directory: the cache keeps files", path)
+    if entry.kind is not Kind.FILE:
+        raise Unsupported(f"is a {entry.kind}, which has no bytes in the store", path)

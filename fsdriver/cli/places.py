@@ -1,0 +1,204 @@
+"""What the commands on the cache are given: a path in a mount, whose daemon is asked, or a URL, which this process opens."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from fsdriver.cli.mounts import locate
+from fsdriver.errors import ConfigError, IsDirectory
+
+if TYPE_CHECKING:
+    from fsdriver.engine import Engine
+
+BATCH: Final = 1000
+"""Paths of one request to a daemon."""
+TREE: Final = "tier"
+
+
+class Place(Protocol):
+    """A file or directory of a tree. Paths are those of the tree."""
+
+    name: str
+
+    def files(self, *, recursive: bool) -> Iterator[tuple[str, int]]:
+        """The file, or those of the directory, with their bytes; raises IsDirectory without ``recursive``."""
+        ...
+
+    def warm(self, path: str) -> int:
+        """Fetch a file into the cache; the bytes fetched."""
+        ...
+
+    def evict(self) -> Mapping[str, int]:
+        """Fields of `fsdriver.caching.Eviction`."""
+        ...
+
+    def set_pins(self, paths: Iterable[str], *, pinned: bool) -> int:
+        """Pin or unpin files; how many."""
+        ...
+
+    def capacity(self) -> int:
+        """Bytes that the cache may hold."""
+        ...
+
+
+@contextmanager
+def opened(texts: Sequence[str], options: Mapping[str, str]) -> Iterator[Sequence[Place]]:
+    """The places that a command's arguments name; engines opened for them are closed at the end.
+
+    Raises
+    ------
+    NotFound
+        A path is in no mount, or does not exist.
+    ConfigError
+        A URL, or an option of it, is wrong.
+    """
+    places: list[Place] = []
+    try:
+        for text in texts:
+            places.append(_open(text, options))  # noqa: PERF401 - those opened before one fails are closed
+        yield places
+    finally:
+        for engine in {place.engine for place in places if isinstance(place, UrlPlace)}:
+            engine.close()
+
+
+def _open(text: str, options: Mapping[str, str]) -> Place:
+    url = text.removeprefix("tier::")
+    if "://" in url:
+        return UrlPlace(url, options)
+    if options:
+        raise ConfigError("-o is for URLs; this is a path", text)
+    return MountedPlace(Path(text))
+
+
+class MountedPlace:
+    """In a mount: its daemon does the work, and so knows of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        # Links are followed here: the daemon takes paths as they are.
+        self._path = Path(os.path.realpath(path))
+        self._point, self._inside = locate(self._path)
+        os.stat(self._path)
+
+    def files(self, *, recursive: bool) -> Iterator[tuple[str, int]]:
+        if not self._path.is_dir():
+            yield self._inside, self._path.stat().st_size
+        elif recursive:
+            yield from self._below(str(self._path), self._inside.rstrip("/"))
+        else:
+            raise IsDirectory("is a directory; --recursive takes the files in it", self.name)
+
+    def _below(self, directory: str, inside: str) -> Iterator[tuple[str, int]]:
+        with os.scandir(directory) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            path = f"{inside}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from self._below(entry.path, path)
+            elif entry.is_file(follow_symlinks=False):
+                yield path, entry.stat(follow_symlinks=False).st_size
+
+    def warm(self, path: str) -> int:
+        return int(self._ask("warm", path=path)["fetched"])
+
+    def evict(self) -> Mapping[str, int]:
+        return self._ask("evict", path=self._inside)
+
+    def set_pins(self, paths: Iterable[str], *, pinned: bool) -> int:
+        count, rest = 0, iter(paths)
+        while batch := list(islice(rest, BATCH)):
+            count += self._ask("pin" if pinned else "unpin", paths=batch)["files"]
+        return count
+
+    def capacity(self) -> int:
+        return int(self._ask("status")["cache"]["size"])
+
+    def _ask(self, command: str, **fields: Any) -> dict[str, Any]:
+        from fsdriver.fuse_mount.control import request
+
+        return request(self._point, command, **fields)
+
+
+class UrlPlace:
+    """Of a store or of the configured tree, in this process; what it does to the shared cache holds for all."""
+
+    def __init__(self, url: str, options: Mapping[str, str]) -> None:
+        from fsdriver.config import from_url, load
+        from fsdriver.engine import open_engine
+        from fsdriver.fsspec_face.targets import split_container
+
+        self.name = url
+        scheme, _, rest = url.partition("://")
+        if scheme == TREE:
+            if options:
+                raise ConfigError("-o is for URLs of stores; the tree is as it is configured", url)
+            config, path = load(), rest
+        else:
+            whole = scheme not in {"http", "https"}
+            container, path = split_container(scheme, rest if whole else url)
+            # Nothing may be written at the root of somebody's container, nor are there attributes to be read.
+            config = from_url(container, {"posix": "off", **options}, load())
+        self.engine: Engine = open_engine(config)
+        self._path = "/" + path.strip("/")
+
+    def files(self, *, recursive: bool) -> Iterator[tuple[str, int]]:
+        from fsdriver.runtime import run
+
+        yield from run(self._files(recursive))
+
+    async def _files(self, recursive: bool) -> Sequence[tuple[str, int]]:
+        from fsdriver.entry import Kind
+        from fsdriver.names import RESERVED
+
+        found: list[tuple[str, int]] = []
+        for route, inside in self.engine.tree.covering(self._path):
+            entry = await route.stat(inside)
+            base = route.path.rstrip("/")
+            if entry.kind is not Kind.DIRECTORY:
+                found.append((f"{base}/{inside}", entry.size))
+                continue
+            if not recursive:
+                raise IsDirectory("is a directory; --recursive takes the files in it", self.name)
+            async for batch in route.find(inside):
+                found += [
+                    (f"{base}/{name}", one.size)
+                    for name, one in batch.items()
+                    if one.kind is Kind.FILE and RESERVED not in name.split("/")
+                ]
+        return found
+
+    def warm(self, path: str) -> int:
+        from fsdriver.caching import warm
+        from fsdriver.runtime import run
+
+        return run(warm(*self.engine.route(path)))
+
+    def evict(self) -> Mapping[str, int]:
+        from fsdriver.caching import Eviction, evict
+        from fsdriver.runtime import run
+
+        done = Eviction()
+        for route, inside in self.engine.tree.covering(self._path):
+            done += run(evict(route, inside))
+        return asdict(done)
+
+    def set_pins(self, paths: Iterable[str], *, pinned: bool) -> int:
+        from fsdriver.caching import pin, unpin
+        from fsdriver.runtime import run
+
+        count = 0
+        for path in paths:
+            route, inside = self.engine.route(path)
+            run((pin if pinned else unpin)(route, [inside]))
+            count += 1
+        return count
+
+    def capacity(self) -> int:
+        return self.engine.cache.stats().size

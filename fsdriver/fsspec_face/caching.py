@@ -1,0 +1,154 @@
+"""Hints to the cache: prefetch, evict, pin, unpin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+
+from fsdriver import caching
+from fsdriver.caching import Eviction
+from fsdriver.entry import Kind
+from fsdriver.errors import IsDirectory
+from fsdriver.fsspec_face.base import from_any_loop, synchronous
+from fsdriver.fsspec_face.listing import Listing
+from fsdriver.fsspec_face.targets import Target
+from fsdriver.route import Route
+from fsdriver.runtime import on_loop
+
+JOBS: Final = 8
+"""Files fetched at a time."""
+
+
+class Caching(Listing):
+    """Part of `fsdriver.filesystem.TierFileSystem`."""
+
+    @from_any_loop
+    async def _prefetch(
+        self,
+        paths: str | Sequence[str],
+        recursive: bool = False,
+        jobs: int = JOBS,
+        callback: Callback = DEFAULT_CALLBACK,
+    ) -> int:
+        """Fetch files into the cache, all there is of them; those that are there cost nothing.
+
+        Parameters
+        ----------
+        paths : str or sequence of str
+        recursive : bool
+            Also the files of directories.
+        jobs : int
+            Files fetched at a time.
+        callback : fsspec.callbacks.Callback
+            Told the number of files, and of each that is done.
+
+        Returns
+        -------
+        int
+            Bytes fetched.
+
+        Raises
+        ------
+        NotFound, IsDirectory
+        NoSpace
+            The cache cannot hold a file.
+        BackendError
+            The first failure; the other files are fetched all the same.
+        """
+        if jobs < 1:
+            raise ValueError(f"jobs is {jobs}: it must be at least 1")
+        targets = await self._files(paths, recursive=recursive)
+        callback.set_size(len(targets))
+        await on_loop()
+        slots = asyncio.Semaphore(jobs)
+
+        async def one(target: Target) -> int:
+            async with slots:
+                fetched = await caching.warm(target.route, target.name)
+            callback.relative_update(1)
+            return fetched
+
+        results = await asyncio.gather(*map(one, targets), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return sum(result for result in results if isinstance(result, int))
+
+    @from_any_loop
+    async def _evict(self, paths: str | Sequence[str]) -> Eviction:
+        """Remove files, and all files of directories, from the cache of this host.
+
+        Returns
+        -------
+        Eviction
+            What was removed, and what stays because it is open, pinned or not in the store yet.
+
+        Raises
+        ------
+        NotFound
+        """
+        done = Eviction()
+        for path in _several(paths):
+            target, _ = await self._located(self._strip_protocol(path))
+            done += await caching.evict(target.route, target.name)
+        return done
+
+    @from_any_loop
+    async def _pin(self, paths: str | Sequence[str], recursive: bool = False) -> int:
+        """Keep files in the cache of this host, now or once they are in it; ``recursive``: those of directories.
+
+        Returns
+        -------
+        int
+            How many files.
+
+        Raises
+        ------
+        NotFound, IsDirectory
+        """
+        return await self._set_pins(caching.pin, await self._files(paths, recursive=recursive))
+
+    @from_any_loop
+    async def _unpin(self, paths: str | Sequence[str], recursive: bool = False) -> int:
+        """Undo `pin`."""
+        return await self._set_pins(caching.unpin, await self._files(paths, recursive=recursive))
+
+    async def _set_pins(
+        self, change: Callable[[Route, Sequence[str]], Coroutine[Any, Any, None]], targets: Sequence[Target]
+    ) -> int:
+        names: dict[Route, list[str]] = {}
+        for target in targets:
+            names.setdefault(target.route, []).append(target.name)
+        for route, some in names.items():
+            await change(route, some)
+        return len(targets)
+
+    async def _files(self, paths: str | Sequence[str], *, recursive: bool) -> list[Target]:
+        found: list[Target] = []
+        for given in _several(paths):
+            path = self._strip_protocol(given)
+            target, entry = await self._located(path)
+            if entry.kind is not Kind.DIRECTORY:
+                found.append(target)
+            elif not recursive:
+                raise IsDirectory("is a directory: pass recursive=True for the files in it", path)
+            else:
+                infos: dict[str, dict[str, Any]] = await self._find(path, detail=True)
+                found += [
+                    self._namespace.target(name)
+                    for name, info in infos.items()
+                    if info["type"] == "file" and not info["islink"]
+                ]
+        return found
+
+    prefetch = synchronous(_prefetch)
+    evict = synchronous(_evict)
+    pin = synchronous(_pin)
+    unpin = synchronous(_unpin)
+
+
+def _several(paths: str | Sequence[str]) -> Sequence[str]:
+    return [paths] if isinstance(paths, str) else paths

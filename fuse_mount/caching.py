@@ -1,0 +1,74 @@
+"""Commands on the cache of a mount: ``warm``, ``evict``, ``pin``, ``unpin``; paths are those of the tree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from fsdriver import caching
+
+if TYPE_CHECKING:
+    from fsdriver.route import Route
+    from fsdriver.tree import Tree
+
+    from .control import Answer, Command
+    from .filesystem import FileSystem
+
+
+RELEASE_SECONDS: Final = 0.2
+"""The kernel tells the daemon of a close(2) after that has returned: what is open may just have been closed."""
+
+
+class CacheCommands:
+    """See the module.
+
+    Parameters
+    ----------
+    fs : FileSystem
+    tree : Tree
+    """
+
+    def __init__(self, fs: FileSystem, tree: Tree) -> None:
+        self._fs = fs
+        self._tree = tree
+
+    def commands(self) -> Mapping[str, Command]:
+        """By name, for the control socket."""
+        return {"warm": self._warm, "evict": self._evict, "pin": self._pin, "unpin": self._unpin}
+
+    async def _warm(self, request: Mapping[str, Any]) -> Answer:
+        return {"fetched": await caching.warm(*self._tree.resolve(str(request["path"])))}
+
+    async def _evict(self, request: Mapping[str, Any]) -> Answer:
+        first = await self._evict_now(str(request["path"]))
+        if not first.open:
+            return asdict(first)
+        await asyncio.sleep(RELEASE_SECONDS)
+        then = await self._evict_now(str(request["path"]))
+        return asdict(replace(then, files=first.files + then.files, bytes=first.bytes + then.bytes))
+
+    async def _evict_now(self, path: str) -> caching.Eviction:
+        done = caching.Eviction()
+        self._fs.open_files.unpark_all()
+        for route, inside in self._tree.covering(path):
+            done += await caching.evict(route, inside)
+        return done
+
+    async def _pin(self, request: Mapping[str, Any]) -> Answer:
+        return await self._set_pins(caching.pin, request["paths"])
+
+    async def _unpin(self, request: Mapping[str, Any]) -> Answer:
+        return await self._set_pins(caching.unpin, request["paths"])
+
+    async def _set_pins(
+        self, change: Callable[[Route, Sequence[str]], Awaitable[None]], paths: Sequence[str]
+    ) -> Answer:
+        names: dict[Route, list[str]] = {}
+        for path in paths:
+            route, name = self._tree.resolve(str(path))
+            names.setdefault(route, []).append(name)
+        for route, some in names.items():
+            await change(route, some)
+        return {"files": len(paths)}

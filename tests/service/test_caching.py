@@ -1,0 +1,157 @@
+"""Hints to the cache on the fsspec face, and the commands on URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fsspec.callbacks import Callback
+
+from fsdriver import engine as engines
+from fsdriver.caching import Eviction
+from fsdriver.cli import main
+from fsdriver.errors import IsDirectory, NoSpace, NotFound
+from fsdriver.filesystem import TierFileSystem
+from fsdriver.testing.servers import S3Service
+from tests.fixtures_tier import ROUTE
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def filled(s3_server: S3Service, s3_bucket: str) -> dict[str, bytes]:
+    """Objects below the route's root that another program made, by fsspec path."""
+    files = {"large": bytes(range(256)) * 12_000, "d/1": b"1" * 1000, "d/2": b"2" * 1000, "d/deeper/3": b"3" * 1000}
+    client = s3_server.client()
+    for name, data in files.items():
+        client.put_object(Bucket=s3_bucket, Key=f"prefix/{name}", Body=data)
+    return {f"{ROUTE}/{name}": data for name, data in files.items()}
+
+
+def fetches(fs: TierFileSystem) -> int:
+    return fs._namespace.engine.cache.stats().fetches
+
+
+def test_prefetch_brings_files_near(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    assert tier_s3.prefetch(f"{ROUTE}/large") == len(filled[f"{ROUTE}/large"])
+    assert tier_s3.prefetch([f"{ROUTE}/large", f"tier://{ROUTE}/d/1"]) == 1000
+    callback = Callback()
+    assert tier_s3.prefetch([ROUTE], recursive=True, jobs=2, callback=callback) == 2000
+    assert (callback.size, callback.value) == (4, 4)
+    before = fetches(tier_s3)
+    assert tier_s3.cat(list(filled)) == filled
+    assert fetches(tier_s3) == before
+    assert tier_s3.prefetch([ROUTE], recursive=True) == 0
+
+
+def test_prefetch_from_a_coroutine(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    import asyncio
+
+    async def main() -> int:
+        fs = TierFileSystem(**tier_s3.storage_options, asynchronous=True)
+        return int(await fs._prefetch([f"{ROUTE}/d/1", f"{ROUTE}/d/2"]))
+
+    assert asyncio.run(main()) == 2000
+
+
+def test_prefetch_fails_as_reading_does(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    with pytest.raises(NotFound):
+        tier_s3.prefetch([f"{ROUTE}/gone"])
+    with pytest.raises(IsDirectory, match="recursive=True"):
+        tier_s3.prefetch(f"{ROUTE}/d")
+    with pytest.raises(ValueError, match="jobs is 0"):
+        tier_s3.prefetch(f"{ROUTE}/d/1", jobs=0)
+
+
+def test_prefetch_tells_of_the_first_failure_and_fetches_the_others(
+    s3_config: dict[str, Any], filled: dict[str, bytes]
+) -> None:
+    fs = TierFileSystem(config={**s3_config, "cache": {"size": "1 MiB"}})
+    with pytest.raises(NoSpace, match=r"raise cache\.size"):
+        fs.prefetch(ROUTE, recursive=True)
+    assert fs._namespace.engine.cache.stats().entries == 3
+
+
+def test_evict_and_pin(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    tier_s3.prefetch(ROUTE, recursive=True)
+    assert tier_s3.pin([f"{ROUTE}/d"], recursive=True) == 3
+    assert tier_s3.unpin(f"{ROUTE}/d/2") == 1
+    assert tier_s3._namespace.engine.cache.stats().pinned == 2
+    assert tier_s3.evict(f"{ROUTE}/large") == Eviction(files=1, bytes=len(filled[f"{ROUTE}/large"]))
+    with tier_s3.open(f"{ROUTE}/d/2"):
+        assert tier_s3.evict([f"{ROUTE}/d"]) == Eviction(open=1, pinned=2)
+    assert tier_s3.evict([ROUTE]) == Eviction(files=1, bytes=1000, pinned=2)
+    with pytest.raises(NotFound):
+        tier_s3.evict(f"{ROUTE}/gone")
+    with pytest.raises(NotFound):
+        tier_s3.pin([f"{ROUTE}/d/1", f"{ROUTE}/gone"])
+    with pytest.raises(IsDirectory):
+        tier_s3.pin(f"{ROUTE}/d")
+
+
+def test_a_replaced_file_stays_pinned(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    tier_s3.pin(f"{ROUTE}/d/1")
+    tier_s3.pipe_file(f"{ROUTE}/d/1", b"new")
+    assert tier_s3.cat_file(f"{ROUTE}/d/1") == b"new"
+    assert tier_s3.evict(f"{ROUTE}/d/1").pinned
+
+
+@pytest.fixture
+def environment(s3_server: S3Service, tier_places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store is reached with what the environment says."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+
+
+def test_commands_on_urls_of_a_store(
+    environment: None, filled: dict[str, bytes], s3_bucket: str, s3_config: dict[str, Any], capsys: Any
+) -> None:
+    url = f"s3://{s3_bucket}/prefix"
+    assert main(["warm", f"{url}/large", f"{url}/d/1"]) == 0
+    assert capsys.readouterr().out == "2 files in the cache: 3.1 MB fetched, 0 here already\n"
+    assert main(["warm", "-r", f"tier::{url}"]) == 0
+    assert capsys.readouterr().out == "4 files in the cache: 2.0 kB fetched, 2 here already\n"
+    fs = TierFileSystem(config=s3_config)
+    assert fs.cat(list(filled)) == filled
+    assert fetches(fs) == 0, "a route and a URL share what is cached"
+    assert main(["pin", "-r", f"{url}/d"]) == 0
+    assert main(["evict", url]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "3 files pinned\n1 file evicted, 3.1 MB\n"
+    assert captured.err == f"fsdriver: {url}: 3 files stay: pinned (fsdriver unpin)\n"
+    assert main(["unpin", f"{url}/d/1", f"{url}/d/2", f"{url}/d/deeper/3"]) == 0
+    assert main(["evict", f"{url}/d"]) == 0
+    assert capsys.readouterr().out == "3 files unpinned\n3 files evicted, 3.0 kB\n"
+
+
+def test_commands_on_the_configured_tree(
+    s3_config: dict[str, Any],
+    filled: dict[str, bytes],
+    config_file: Callable[[dict[str, Any]], Path],
+    capsys: Any,
+) -> None:
+    config_file(s3_config)
+    assert main(["warm", "-r", "tier://"]) == 0
+    assert main(["pin", f"tier://{ROUTE}/large"]) == 0
+    assert main(["evict", f"tier://{ROUTE}/"]) == 1
+    captured = capsys.readouterr()
+    assert (
+        captured.out == "4 files in the cache: 3.1 MB fetched, 0 here already\n1 file pinned\n3 files evicted, 3.0 kB\n"
+    )
+    assert captured.err == f"fsdriver: tier://{ROUTE}/: 1 file stays: pinned (fsdriver unpin)\n"
+    assert not engines._registry, "engines that a command opened are closed"
+
+
+def test_what_is_wrong_with_a_url_is_said(environment: None, s3_bucket: str, tier_places: Path, capsys: Any) -> None:
+    assert main(["warm", f"s3://{s3_bucket}/gone"]) == 1
+    assert "no such file or directory" in capsys.readouterr().err
+    assert main(["evict", "s3://no-such-bucket-here/x"]) == 1
+    assert "the bucket 'no-such-bucket-here' does not exist" in capsys.readouterr().err
+    assert main(["pin", "-o", "regoin=x", f"s3://{s3_bucket}/x"]) == 1
+    assert "did you mean 'region'?" in capsys.readouterr().err
+    assert main(["pin", "-o", "region=x", "tier://x"]) == 1
+    assert "-o is for URLs of stores" in capsys.readouterr().err
+    assert main(["pin", f"s3://{s3_bucket}"]) == 1
+    assert "--recursive" in capsys.readouterr().err
