@@ -237,7 +237,12 @@ class NameChanges(Owing):
             names = tuple(sorted({*entry.links, source, target}))
             made = replace(entry, links=names, ctime_ns=time.time_ns())
             if source in self.uncommitted:
-                self.uncommitted[target] = Uncommitted(made, ABSENT)
+                closed = self.closed_entry(source)
+                if closed is not None:
+                    linked = replace(closed, links=names, ctime_ns=made.ctime_ns)
+                    self.owe_attributes({source: linked})
+                    closed = self.owe_same_bytes(source, closed, target, linked, ABSENT)
+                self.uncommitted[target] = Uncommitted(made, ABSENT, closed)
             else:
                 made_target = self.owe_same_bytes(source, entry, target, made, ABSENT)
                 self.memory.change(target, made_target)
@@ -246,6 +251,19 @@ class NameChanges(Owing):
         if source in self.uncommitted:
             self.memory.change(target, made)
         return made
+
+    def closed_entry(self, path: str) -> Entry | None:
+        """What others see of a file that is being written here: the version that was closed last, if there is one."""
+        row = self.journal.get(self.backend.identity, self.key(path))
+        if row is not None:
+            return None if row.action is Action.DELETE else self.from_pending(row)
+        closed = self.uncommitted[path].closed
+        if closed is None or (closed.version is None and closed.staging is None):
+            return None
+        if closed.staging is not None or closed.key is not None:
+            # Another process has carried it out: under which version is not known here.
+            return replace(closed, version=None, staging=None, key=None)
+        return closed
 
     def owe_same_bytes(self, source: str, entry: Entry, target: str, made: Entry, base: str | None) -> Entry:
         """Journal that ``target`` gets the bytes ``source`` has, pending or stored; returns the entry of ``target``."""

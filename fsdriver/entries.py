@@ -35,10 +35,13 @@ class Uncommitted:
     entry : Entry
     base : str or None
         Version the store holds under that path: ABSENT ("") if none.
+    closed : Entry or None
+        What all others go on seeing under that path: the version that was closed last, if there is one.
     """
 
     entry: Entry
     base: str | None
+    closed: Entry | None = None
 
 
 class Entries:

@@ -63,7 +63,8 @@ class InPlace(Reading):
             made = replace(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
         staged.base = base
         made = self._with_changes(made, changes, size=0, staging=str(staged.path))
-        self.uncommitted[path] = Uncommitted(made, base)
+        written = self.uncommitted.get(path)
+        self.uncommitted[path] = Uncommitted(made, base, existing if written is None else written.closed)
         self.memory.change(path, made)
         self.touch_parent(path, owed=False)
         return made
@@ -200,7 +201,9 @@ class InPlace(Reading):
             staged.held = hold
             for name in paths:
                 if hold:
-                    self.uncommitted[name] = Uncommitted(entry, self._base(name, staged, first=name == path))
+                    before = self.uncommitted.get(name)
+                    closed = (self.cached(name) or known) if before is None else before.closed
+                    self.uncommitted[name] = Uncommitted(entry, self._base(name, staged, first=name == path), closed)
                 else:
                     self.uncommitted.pop(name, None)
                 self.memory.change(name, entry)

@@ -45,11 +45,16 @@ def _move(route: NameChanges, source: str, moving: Entry, target: str, there: En
     fresh = route.uncommitted.get(source)
     if fresh is not None:
         # Not yet committed: the rename is a change of this process's view, its first commit goes to the new name.
+        closed = route.closed_entry(source)
+        if closed is not None:
+            # What an earlier close acknowledged survives a crash under the new name.
+            moved = replace(closed, ctime_ns=made.ctime_ns, links=made.links)
+            closed = route.owe_same_bytes(source, closed, target, moved, base)
         made = replace(fresh.entry, ctime_ns=made.ctime_ns, links=made.links)
-        route.uncommitted[target] = Uncommitted(made, base)
+        route.uncommitted[target] = Uncommitted(made, base, closed)
         row = route.journal.held_row(route.backend.identity, route.key(source))
         if row is not None:
-            # Synced bytes survive a crash under the new name too.
+            # So does what was synced since.
             route.owe(target, Action.PUT, made, base=base, staging=row.staging, held=True)
     else:
         made = route.owe_same_bytes(source, moving, target, made, base)

@@ -163,8 +163,11 @@ class Route(InPlace):
         path = row.path
         before = row.staging or row.source_version
         with self.memory.lock:
-            if path in self.uncommitted:
-                self.uncommitted[path] = replace(self.uncommitted[path], base=version)
+            if (written := self.uncommitted.get(path)) is not None:
+                closed = written.closed
+                if closed is not None and self._stands_for(closed, row):
+                    closed = replace(closed, version=version, staging=None, key=None)
+                self.uncommitted[path] = replace(written, base=version, closed=closed)
             if row.action in (Action.PUT, Action.COPY):
                 ino = int((row.record or {}).get("ino", 0))
                 if before is not None:

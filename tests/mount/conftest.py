@@ -19,6 +19,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.mount.foreign import Foreign
+from tests.servers import FaultyProxy
+
 MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -254,3 +257,21 @@ def local_tree(request, trees) -> MountedTree:
 def own_tree(request, trees) -> MountedTree:
     """A tree of the test's own, not yet mounted."""
     return make_tree(request.param, trees, request)
+
+
+@pytest.fixture
+def proxied(trees: TreeMaker, s3_server) -> Iterator[tuple[MountedTree, FaultyProxy, Foreign]]:
+    """An S3 tree behind a proxy, not yet mounted."""
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        environment = {**s3_server.environment(), "AWS_ENDPOINT_URL": proxy.endpoint}
+        tree = trees(f"s3://{s3_server.create_bucket()}/p", environment)
+        yield tree, proxy, Foreign(tree, s3_server.client())
+        proxy.release()
+        tree.end()
+
+
+def kill_daemon(tree: MountedTree) -> None:
+    """What a crash of the daemon leaves: the mount answers ENOTCONN until it is mounted again."""
+    (pid,) = tree.daemon_pids()
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not tree.daemon_pids())

@@ -6,10 +6,11 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tests.mount.conftest import MountedTree
+if TYPE_CHECKING:
+    from tests.mount.conftest import MountedTree
 
 
 class Foreign:

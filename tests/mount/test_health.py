@@ -17,9 +17,8 @@ from pathlib import Path
 import pytest
 
 from fsdriver.testing.servers import SeaweedFS
-from tests.mount.conftest import MountedTree, TreeMaker, fails_with, machine_lock, wait_for
+from tests.mount.conftest import MountedTree, TreeMaker, fails_with, kill_daemon, machine_lock, wait_for
 from tests.mount.foreign import Foreign
-from tests.servers import FaultyProxy
 
 MIB = 1 << 20
 OPERATIONS = int(os.environ.get("FSDRIVER_OPERATIONS", "20000"))
@@ -42,17 +41,6 @@ def opened(path: Path, flags: int) -> Iterator[int]:
 
 
 CREATE = os.O_CREAT | os.O_WRONLY
-
-
-@pytest.fixture
-def proxied(trees: TreeMaker, s3_server) -> Iterator[tuple[MountedTree, FaultyProxy, Foreign]]:
-    """An S3 tree behind a proxy, not yet mounted."""
-    with FaultyProxy(s3_server.endpoint) as proxy:
-        environment = {**s3_server.environment(), "AWS_ENDPOINT_URL": proxy.endpoint}
-        tree = trees(f"s3://{s3_server.create_bucket()}/p", environment)
-        yield tree, proxy, Foreign(tree, s3_server.client())
-        proxy.release()
-        tree.end()
 
 
 # -- ended while busy -----------------------------------------------------------------------------------------------------
@@ -101,12 +89,6 @@ def test_a_lazy_umount_lasts_until_the_last_file_is_closed(own_tree: MountedTree
 
 
 # -- the daemon dies ------------------------------------------------------------------------------------------------------
-
-
-def kill_daemon(tree: MountedTree) -> None:
-    (pid,) = tree.daemon_pids()
-    os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not tree.daemon_pids())
 
 
 def test_a_killed_daemon_loses_nothing_that_was_promised(own_tree: MountedTree, request) -> None:
