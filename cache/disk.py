@@ -127,6 +127,22 @@ class DiskCache:
             raise
         return reader
 
+    def unfinished(self, store: str) -> Sequence[ObjectKey]:
+        """What readers of this process have open of a store and is not all here yet."""
+        if not self._fills:
+            return ()
+        with self._lock:
+            return [fill.key for fill in self._fills.values() if fill.readers and fill.key.store == store]
+
+    def join(self, key: ObjectKey) -> Reader | None:
+        """One more reader of an object that is `unfinished`; None if nobody reads it, or all of it is here."""
+        with self._lock:
+            fill = self._fills.get(key.place)
+            if fill is None or not fill.readers:
+                return None
+            fill.readers += 1
+        return Reader(self, key, fill)
+
     def contains(self, key: ObjectKey) -> bool:
         """Whether a sealed file is there."""
         try:

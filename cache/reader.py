@@ -169,6 +169,12 @@ class Reader:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     @property
+    def alone(self) -> bool:
+        """Nobody else waits for the rest of the file."""
+        source = self._source
+        return isinstance(source, Fill) and source.readers <= 1
+
+    @property
     def closed(self) -> bool:
         """Whether `close` was called."""
         return self._source is None

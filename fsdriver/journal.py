@@ -191,6 +191,12 @@ class Journal:
         where, values = _range(prefix)
         return self._rows(f"store=? AND held=0{where}", (store, *values))
 
+    def failed_with(self, store: str, error: str) -> bool:
+        """Whether any row of a store has just this ``error``."""
+        with self._lock:
+            row = self._db.execute("SELECT 1 FROM pending WHERE store=? AND error=? LIMIT 1", (store, error)).fetchone()
+        return row is not None
+
     def owes_below(self, store: str, prefix: str, *, deletions: bool = True) -> bool:
         """Whether anything is owed for a key that begins with ``prefix``; ``deletions`` False leaves those out."""
         where, values = _range(prefix)
@@ -475,6 +481,16 @@ class Journal:
                 (int(same), not_before if same else 0, error if same else None, UNKNOWN, row.store, row.key),
             )
         return same
+
+    def put_off(self, row: Pending, not_before: float, why: str) -> None:
+        """A row that was claimed is not carried out before a time (seconds since the epoch); nothing was done for it."""
+        with self.transaction():
+            stands = self._db.execute(
+                "UPDATE pending SET inflight=0, not_before=?, error=? WHERE store=? AND key=? AND seq=?",
+                (not_before, why, row.store, row.key, row.seq),
+            ).rowcount
+            if not stands:
+                self.finish(row, row.base)
 
     def write_attributes(self, changes: Iterable[AttributeChange]) -> None:
         """Set records that attribute objects lack."""

@@ -25,7 +25,7 @@ from fsdriver.errors import (
 from fsdriver.lookup import Lookup
 from fsdriver.marks import own_marks
 from fsdriver.names import FOLDS, RESERVED, folded
-from fsdriver.pending import TRANSIENT, Action, AttributeChange, Pending
+from fsdriver.pending import STILL_READ, TRANSIENT, Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
 
@@ -192,8 +192,9 @@ class Owing(Lookup):
             self.services.uploader.forget_error(key)
 
         def owed() -> bool:
-            rows = any(self.journal.get(identity, key) is not None for key in keys)
-            return rows or self._must_wait(paths)
+            rows = (self.journal.get(identity, key) for key in keys)
+            spared = self.services.uploader.is_spared
+            return any(row is not None and not spared(row) for row in rows) or self._must_wait(paths)
 
         failed: Callable[[str], bool] = lambda key: key in keys or key in {f"{self.prefix}|{d}" for d in directories}  # noqa: E731
         await self.services.uploader.wait(owed, failed, timeout or self.policy.timeout)
@@ -208,7 +209,7 @@ class Owing(Lookup):
             inside = f"{path}/" if path else ""
             lacking = (d for root, d, _ in self.journal.attribute_directories(identity) if root == self.prefix)
             return (
-                self.journal.owes_below(identity, prefix)
+                self._owes_below(prefix)
                 or one is not None
                 or any(d == path or d.startswith(inside) for d in self.marked)
                 or any(d == path or d.startswith(inside) for d in lacking)
@@ -216,6 +217,16 @@ class Owing(Lookup):
             )
 
         await self.services.uploader.wait(owed, lambda _: True, timeout, drain=True)
+
+    def _owes_below(self, prefix: str) -> bool:
+        """Whether anything is owed for a key with a prefix but removals that wait for the last close of a reader."""
+        identity, journal = self.backend.identity, self.journal
+        if journal.owes_below(identity, prefix, deletions=False):
+            return True
+        if not journal.owes_below(identity, prefix):
+            return False
+        spared = journal.failed_with(identity, STILL_READ)
+        return not (spared and all(map(self.services.uploader.is_spared, journal.below(identity, prefix))))
 
     async def announce(self, paths: Iterable[str]) -> None:
         """Tell the daemons of this host which paths changed."""

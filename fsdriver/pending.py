@@ -12,6 +12,10 @@ UNKNOWN: Final = "?"
 """As ``base``: the version is being made by an upload under way; its completion fills it in."""
 
 
+STILL_READ: Final = "a file that is open on this host still reads it"
+"""As ``error``: a removal that waits for the last close; nobody waits for it."""
+
+
 TRANSIENT: Final = "transient"
 """Set in a record that goes no further than the journal: its route keeps no attributes on the store."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from fsdriver.backends.base import Backend
 from fsdriver.cache import ObjectKey, Reader
@@ -17,9 +17,6 @@ from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
 from fsdriver.staging import StagedFile, StagedReader, write_all
 
-REMEMBERED_MOVES: Final = 100_000
-"""Renames carried out whose new place is still known to those who read from the old one."""
-
 AnyReader: TypeAlias = Reader | StagedReader
 
 
@@ -29,7 +26,6 @@ class Reading(NameChanges):
     def __init__(self, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
         super().__init__(backend, prefix, policy, defaults, services)
         self._same_bytes: OrderedDict[tuple[int, str], str] = OrderedDict()
-        self._moved: OrderedDict[tuple[str, str], tuple[str, str]] = OrderedDict()
 
     def content(self, entry: Entry) -> str | None:
         """Identity of a file's bytes that outlives their upload: it changes when the bytes do, by us or by others."""
@@ -71,12 +67,6 @@ class Reading(NameChanges):
                 entry = await self._settled_entry(path, entry)
         raise NotFound("its staging file is gone; it may have been removed by hand", path)
 
-    def moved(self, source: str, version: str, target: str, new_version: str) -> None:
-        """A copy was made whose source goes next: who reads the source finds its bytes at ``target``."""
-        self._moved[source, version] = target, new_version
-        if len(self._moved) > REMEMBERED_MOVES:
-            self._moved.popitem(last=False)
-
     def _reader(self, path: str, entry: Entry) -> Reader:
         key = self.content_key(path, entry)
 
@@ -87,9 +77,10 @@ class Reading(NameChanges):
                     return await self.backend.get(where[0], start, end, where[1])
                 except (Stale, NotFound) as error:
                     seen.add(where)
-                    if where in self._moved and self._moved[where] not in seen:
+                    copied = self.services.uploader.keeper.next_place(*where)
+                    if copied is not None and copied not in seen:
                         # A rename was carried out since the file was opened: the same bytes are there now.
-                        where = self._moved[where]
+                        where = copied
                         continue
                     # Another writer was there: who looks the name up again must not be told of this version once more.
                     self.memory.forget_entry(path)

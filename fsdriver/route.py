@@ -86,6 +86,9 @@ class Route(InPlace):
             before = await self.find_entry(path)
         made = replace(self._replacing(path, before, entry), staging=None, key=None, mtime_ns=time.time_ns())
         carried = self.posix and (entry is not None or record is not None)
+        keeper = self.services.uploader.keeper
+        if not await keeper.keep(self.key(path)):
+            keeper.give_up(self.key(path))
         try:
             info = await self.backend.put(
                 self.key(path), source, metadata=to_metadata(made) if carried else None, if_version=base
@@ -173,7 +176,7 @@ class Route(InPlace):
                 if before is not None:
                     self._same_bytes[ino, version] = self._same_bytes.get((ino, before), before)
                 if row.source is not None and row.source_version is not None:
-                    self.moved(row.source, row.source_version, row.key, version)
+                    self.services.uploader.keeper.moved(row.source, row.source_version, row.key, version)
                 if len(self._same_bytes) > REMEMBERED_UPLOADS:
                     self._same_bytes.popitem(last=False)
                 known = self.memory.peek(path)

@@ -27,8 +27,9 @@ from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
 from fsdriver.journal import Journal
+from fsdriver.keeping import FETCHED_UNASKED, Keeper
 from fsdriver.leftovers import abort_uploads, sweep_staging
-from fsdriver.pending import Action, AttributeChange, Pending
+from fsdriver.pending import STILL_READ, Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
 from fsdriver.sending import AttributeStore, GivenUp, Sender, Sent
 from fsdriver.staging import Staging, origin_of
@@ -103,6 +104,7 @@ class Uploader:
         self.journal = journal
         self.staging = staging
         self.sender = Sender(backend, journal, staging, cache)
+        self.keeper = Keeper(backend.identity, cache)
         self.counters = self.sender.counters
         self.routes = self.sender.routes
         digest = hashlib.sha256(backend.identity.encode()).hexdigest()[:16]
@@ -369,8 +371,37 @@ class Uploader:
         self.counters.last_error = str(error)
         log.warning("not uploaded, will be tried again: %s", error)
 
+    def is_spared(self, row: Pending) -> bool:
+        """A removal that nobody waits for: it follows the last close of who reads the file."""
+        if row.error == STILL_READ:
+            return self._lock_fd is None or bool(self.keeper.needed(row.key))
+        if row.action is not Action.DELETE or not row.key.endswith("/"):
+            return False
+        # A directory goes after what was in it.
+        inside = self.journal.below(row.store, row.key)
+        return len(inside) > 1 and all(one.key == row.key or self.is_spared(one) for one in inside)
+
+    async def _keep_for_readers(self, row: Pending) -> bool:
+        """Before the store loses what open files read: fetch it. False: the row waits until they are closed."""
+        needed = () if row.source == row.key else self.keeper.needed(row.key)
+        if not needed:
+            return True
+        removal = row.action is Action.DELETE
+        if (removal and sum(one.size for one in needed) > FETCHED_UNASKED) or not await self.keeper.keep(row.key):
+            if removal:
+                self.journal.put_off(row, time.time() + IDLE_POLL, STILL_READ)
+                return False
+            self.keeper.give_up(row.key)
+        current = self.journal.get(row.store, row.key)
+        if current is None or current.seq != row.seq:
+            raise GivenUp(row.base)
+        return True
+
     async def _carry_out(self, row: Pending) -> None:
         try:
+            if not await self._keep_for_readers(row):
+                await self._advanced()
+                return
             version, sealed = await self.sender.send(row)
         except Stale:
             deleting = row.action is Action.DELETE

@@ -290,6 +290,8 @@ class MountServer:
             "nodes": len(self.fs.table),
             "open_files": len(self.fs.handles.files),
             "stale_opens": self.fs.open_files.stale,
+            "kept_for_readers": sum(one.keeper.kept for one in self.engine.uploaders.values()),
+            "cut_readers": sum(one.keeper.cut for one in self.engine.uploaders.values()),
             **(self._transport.status() if self._transport is not None else {}),
             "cache": asdict(self.engine.cache.stats()),
             "routes": [
