@@ -78,6 +78,11 @@ class FaultyProxy:
         with self._lock:
             self._faults.append(Fault(times, status, **options))
 
+    def heal(self) -> None:
+        """Forget the faults that have not happened."""
+        with self._lock:
+            self._faults.clear()
+
     def count(self, method: str, match: str = "") -> int:
         """Requests of a method seen so far whose target contains ``match``."""
         return sum(1 for one in self.seen if one.method == method and match in one.target)
