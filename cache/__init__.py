@@ -6,7 +6,7 @@ from .arc import ARCCache
 from .blocks import BLOCK
 from .disk import DiskCache
 from .epochs import Epochs
-from .keys import Fetch, ObjectKey
+from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Evicted
 from .reader import Reader
 from .stats import CacheStats
@@ -20,6 +20,7 @@ __all__ = [
     "Epochs",
     "Evicted",
     "Fetch",
+    "FetchNow",
     "ObjectKey",
     "Reader",
     "TTLCache",

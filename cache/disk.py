@@ -117,6 +117,10 @@ class DiskCache:
         """
         return Reader(self, key, self.attach(key, fetch), fetch, now)
 
+    def later(self, key: ObjectKey, fetch: Fetch, now: FetchNow | None = None) -> Reader:
+        """As `reader`, but nothing is looked for before it is read; until then eviction does not spare the file."""
+        return Reader(self, key, None, fetch, now)
+
     async def fill(self, key: ObjectKey, fetch: Fetch) -> Reader:
         """A complete reader, after fetching what is missing; errors as `Reader.wait_complete`."""
         reader = self.reader(key, fetch)
@@ -298,6 +302,10 @@ class DiskCache:
             source.abandon()
         else:
             self._let_go(source)
+
+    def used(self, key: ObjectKey) -> None:
+        """Somebody had the object open without reading a byte of its file: others have pages of it."""
+        self._opened.used(key.place)
 
     def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]:
         """A sparse file to fill."""

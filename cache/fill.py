@@ -239,6 +239,10 @@ class Fill:
             storage.counts.fetched_bytes += size
             request.buffer = memoryview(data).toreadonly()
             request.arrived.set_result(request.buffer)
+            # The network does not wait for the disk: `budget` bounds what waits to be written.
+            self._active -= 1
+            if self._plan is not None:
+                self.extend(self._plan)
             if size == self.key.size <= WHOLE and self.stored:
                 await self._keep_whole(request, request.buffer)
             elif await self._store(request.start, request.buffer):
@@ -252,7 +256,8 @@ class Fill:
             storage.counts.failed_fetches += 1
             self._fail(request, error)
         finally:
-            self._active -= 1
+            if request.buffer is None:
+                self._active -= 1
             if held:
                 storage.budget.release(size)
         self._next()

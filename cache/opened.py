@@ -96,6 +96,11 @@ class OpenFiles:
                 self._uses[sealed.place] = self._clock()
                 del self._open[sealed.place]
 
+    def used(self, place: str) -> None:
+        """A file was of use without being open here."""
+        with self._lock:
+            self._uses[place] = self._clock()
+
     def detach(self, place: str) -> None:
         """Later readers shall not share the open file: its name has gone."""
         with self._lock:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -20,19 +21,34 @@ class Owner(Protocol):
 
     def release(self, source: SealedFile | Fill) -> None: ...
     def attach(self, key: ObjectKey, fetch: Fetch) -> SealedFile | Fill: ...
+    def used(self, key: ObjectKey) -> None: ...
+
+
+_attaching = threading.Lock()
+"""Guards the few instructions that decide who attaches a reader."""
+os.register_at_fork(before=_attaching.acquire, after_in_parent=_attaching.release, after_in_child=_attaching.release)
 
 
 class Reader:
     """A complete local file, or a partial one that fetches what is asked. Thread-safe; close it.
 
-    Several readers share one fill: the first pays, all read. Made by `DiskCache` only.
+    Several readers share one fill: the first pays, all read. Made by `DiskCache` only. One that was made without a source
+    looks for it when it is first needed (`attach`).
+
+    Attributes
+    ----------
+    key : ObjectKey
+    size : int
+        Bytes of the object.
+    closed : bool
+        `close` was called.
     """
 
     def __init__(
         self,
         owner: Owner,
         key: ObjectKey,
-        source: SealedFile | Fill,
+        source: SealedFile | Fill | None,
         fetch: Fetch | None = None,
         now: FetchNow | None = None,
     ) -> None:
@@ -41,13 +57,12 @@ class Reader:
         self._owner = owner
         self._fetch = fetch
         self._now = now
-        self._source: SealedFile | Fill | None = source
+        self._source: SealedFile | Fill | None = None
         self._ahead: ReadAhead | None = None
         self._file: LocalFile | None = None
-        if isinstance(source, SealedFile):
-            self._file = source.file
-        else:
-            self._ahead = ReadAhead(key.size)
+        self.closed = False
+        if source is not None:
+            self._begin(source)
 
     # -- the local file ----------------------------------------------------------------------------------------------
 
@@ -55,6 +70,26 @@ class Reader:
     def complete(self) -> bool:
         """All bytes are in one local file. A reader of a fill becomes complete when the fill ends."""
         return self._local_file() is not None
+
+    @property
+    def attached(self) -> bool:
+        """It has a local file or a fill."""
+        return self._source is not None
+
+    def attach(self) -> SealedFile | Fill:
+        """Find the sealed file, or begin a fill, unless that was done; from then on eviction spares the file."""
+        source = self._source
+        if source is not None:
+            return source
+        if self._fetch is None or self.closed:
+            raise ValueError(f"read of a closed reader: {self.key.label}")
+        found = self._owner.attach(self.key, self._fetch)
+        with _attaching:
+            if self._source is None and not self.closed:
+                self._begin(found)
+                return found
+        self._owner.release(found)
+        return self.attach()
 
     @property
     def sealed(self) -> SealedFile | None:
@@ -174,17 +209,16 @@ class Reader:
         source = self._source
         return isinstance(source, Fill) and source.readers <= 1
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._source is None
-
     def close(self) -> None:
         """Let go; the last reader of an unfinished fill ends it. Never blocks on the network; may be called twice."""
-        source, self._source = self._source, None
-        self._file = None
+        with _attaching:
+            source, self._source = self._source, None
+            self._file = None
+            closed, self.closed = self.closed, True
         if source is not None:
             self._owner.release(source)
+        elif not closed:
+            self._owner.used(self.key)
 
     def __enter__(self) -> Self:
         return self
@@ -197,9 +231,7 @@ class Reader:
     def _local_file(self) -> LocalFile | None:
         file = self._file
         if file is None:
-            source = self._source
-            if source is None:
-                raise ValueError(f"read of a closed reader: {self.key.label}")
+            source = self.attach()
             if isinstance(source, Fill) and source.pid != os.getpid() and self._fetch is not None:
                 # A forked child: the parent's requests and event loop are not here.
                 self._source = source = self._owner.attach(self.key, self._fetch)
@@ -208,6 +240,13 @@ class Reader:
             if sealed is not None:
                 self._file = file = sealed.file
         return file
+
+    def _begin(self, source: SealedFile | Fill) -> None:
+        self._source = source
+        if isinstance(source, SealedFile):
+            self._file = source.file
+        else:
+            self._ahead = ReadAhead(self.size)
 
     def _fill(self) -> Fill:
         source = self._source

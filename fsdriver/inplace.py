@@ -159,7 +159,7 @@ class InPlace(Reading):
                 await reader.wait_complete()
             if not cache.contains(key):
                 await on_loop()
-                with self._reader(path, entry) as whole:
+                with self._reader(path, entry, cache.reader) as whole:
                     await whole.wait_complete()
             target = staging.name()
             if cache.unseal(key, target, reader=reader):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
 from fsdriver.backends.base import Backend
-from fsdriver.cache import ObjectKey, Reader
+from fsdriver.cache import Fetch, FetchNow, ObjectKey, Reader
 from fsdriver.changes import NameChanges
 from fsdriver.entries import Defaults
 from fsdriver.entry import Entry, Kind
@@ -59,7 +60,7 @@ class Reading(NameChanges):
             if entry.kind is not Kind.FILE:
                 raise Unsupported(f"is a {entry.kind}, which has no bytes in the store", path)
             if entry.staging is None:
-                return self._reader(path, entry)
+                return self._reader(path, entry, self.services.cache.reader)
             try:
                 return StagedReader(Path(entry.staging))
             except FileNotFoundError:
@@ -67,7 +68,11 @@ class Reading(NameChanges):
                 entry = await self._settled_entry(path, entry)
         raise NotFound("its staging file is gone; it may have been removed by hand", path)
 
-    def _reader(self, path: str, entry: Entry) -> Reader:
+    def open_later(self, path: str, entry: Entry) -> Reader:
+        """As `open` of a file whose bytes are in the store, but the cache is not asked before the first read."""
+        return self._reader(path, entry, self.services.cache.later)
+
+    def _reader(self, path: str, entry: Entry, make: Callable[[ObjectKey, Fetch, FetchNow | None], Reader]) -> Reader:
         key = self.content_key(path, entry)
 
         async def fetch(start: int, end: int) -> memoryview:
@@ -91,7 +96,7 @@ class Reading(NameChanges):
         def now() -> memoryview | None:
             return self.backend.get_now(key.key, key.size, key.version)
 
-        return self.services.cache.reader(key, fetch, now if self.backend.immediate else None)
+        return make(key, fetch, now if self.backend.immediate else None)
 
     async def read(self, path: str, start: int = 0, end: int | None = None) -> memoryview:
         """Bytes ``start`` to ``end`` (exclusive) of a file, from the cache where it has them."""

@@ -25,11 +25,16 @@ class Gate:
         self._held = False
         self._waiters: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] | None = None
 
-    async def __aenter__(self) -> None:
+    def enter_now(self) -> bool:
+        """Take it if it is free; `leave` afterwards."""
         with _mutex:
-            if not self._held:
-                self._held = True
-                return
+            taken = not self._held
+            self._held = True
+        return taken
+
+    async def __aenter__(self) -> None:
+        if self.enter_now():
+            return
         await on_loop()
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
@@ -49,9 +54,10 @@ class Gate:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pass_on()
+        self.leave()
 
-    def _pass_on(self) -> None:
+    def leave(self) -> None:
+        """Let the next one in."""
         with _mutex:
             if not self._waiters:
                 self._held = False
@@ -61,7 +67,7 @@ class Gate:
 
     def _grant(self, turn: asyncio.Future[None]) -> None:
         if turn.done():
-            self._pass_on()
+            self.leave()
         else:
             turn.set_result(None)
 
@@ -72,4 +78,4 @@ class Gate:
             if waiting and self._waiters is not None:
                 self._waiters.remove((loop, turn))
         if not waiting and turn.done() and not turn.cancelled():
-            self._pass_on()
+            self.leave()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from fsdriver.route import Route
 
-    from .openfile import OpenState
+    from .openstate import OpenState
 
 
 _making_gates = threading.Lock()

@@ -1,4 +1,4 @@
-"""What an open inode stands on: a reader or a staging file, and whether the kernel uses it directly.
+"""Opening and releasing inodes: what each stands on while it is open, and whether the kernel uses that directly.
 
 All open files of an inode share one state. Its mode is chosen at the first open and stays until the last release, as the
 kernel demands: it refuses to mix passthrough with other opens, or two backing files.
@@ -6,22 +6,20 @@ kernel demands: it refuses to mix passthrough with other opens, or two backing f
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import stat
-import threading
 import time
-from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from fsspec.asyn import get_loop
-
+from fsdriver.cache import Reader
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import FsdriverError, IsDirectory, Stale
 from fsdriver.staging import StagedReader
 
+from .openstate import OpenState
+from .parked import Parked
 from .passthrough import Passthrough
 
 if TYPE_CHECKING:
@@ -32,52 +30,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PARKED_MOST: Final = 256
-PARKED_SECONDS: Final = 2.0
 SMALL: Final = 1 << 20
 """Bytes of a file that is one READ request."""
 _Identity: TypeAlias = tuple[int, int]
-
-
-class OpenState:
-    """See the module.
-
-    Attributes
-    ----------
-    reader : AnyReader or None
-        What was there when the inode was opened for reading.
-    staged : StagedFile or None
-        What is written; once set, reads go there too.
-    backing_id : int or None
-        Of the local file while the kernel uses it directly; None: the daemon answers READ and WRITE.
-    handles, writers : int
-        Open file descriptions, and those of them that may write.
-    untouched : tuple or None
-        Size and mtime of the staging file when it was made from existing bytes: until they move, the entry's times count.
-    """
-
-    __slots__ = ("backing_id", "handles", "reader", "staged", "untouched", "writers")
-
-    def __init__(self, reader: AnyReader | None = None, staged: StagedFile | None = None) -> None:
-        self.reader = reader
-        self.staged = staged
-        self.backing_id: int | None = None
-        self.handles = 0
-        self.writers = 0
-        self.untouched: tuple[int, int] | None = None
-
-    def touched(self) -> bool:
-        """The staging file no longer has the bytes and the time it began with."""
-        if self.staged is None:
-            return False
-        status = os.fstat(self.staged.fileno())
-        return self.untouched != (status.st_size, status.st_mtime_ns)
-
-    def descriptor(self) -> int | None:
-        """A complete local file with the present bytes, or None."""
-        if self.staged is not None:
-            return self.staged.fileno()
-        return None if self.reader is None else self.reader.fileno()
 
 
 class OpenFiles:
@@ -92,9 +47,7 @@ class OpenFiles:
     def __init__(self, table: NodeTable, passthrough: Passthrough) -> None:
         self._table = table
         self._passthrough = passthrough
-        self._parked: OrderedDict[Node, tuple[OpenState, float]] = OrderedDict()
-        self._parked_lock = threading.Lock()
-        self._sweeping = False
+        self._parked = Parked(self._let_go)
         self.stale = 0
 
     # -- opening -----------------------------------------------------------------------------------------------------
@@ -136,6 +89,47 @@ class OpenFiles:
                 raise
             return state
 
+    def open_now(self, node: Node) -> OpenState | None:
+        """As `open` for reading, where that takes neither the store nor the disk; None where it does.
+
+        A small file whose pages the kernel keeps is not opened here before a READ says that some of them are gone.
+        """
+        if not node.gate.enter_now():
+            return None
+        try:
+            if node.opened is None:
+                node.opened = self._first_now(node)
+            if node.opened is not None:
+                node.opened.handles += 1
+            return node.opened
+        finally:
+            node.gate.leave()
+
+    def _first_now(self, node: Node) -> OpenState | None:
+        path, route = node.path(), node.route
+        if path is None or route is None:
+            return None
+        entry = route.cached(path)
+        if entry is None or entry.kind is not Kind.FILE or self._table.changed(node, entry):
+            return None
+        parked = self._take_parked(node, entry, reading=True)
+        if parked is not None:
+            return parked
+        if not node.pages_valid or entry.size > SMALL or entry.version is None or entry.staging is not None:
+            return None
+        node.entry = entry
+        return OpenState(route.open_later(path, entry))
+
+    def _take_parked(self, node: Node, entry: Entry, *, reading: bool) -> OpenState | None:
+        parked = self._parked.take(node)
+        if parked is None:
+            return None
+        if reading and parked.reads(entry):
+            node.entry = entry
+            return parked
+        self._let_go(parked)
+        return None
+
     async def _first(self, node: Node, *, writable: bool, truncate: bool) -> OpenState:
         path, route = node.path(), node.route
         if path is None or route is None:
@@ -146,12 +140,9 @@ class OpenFiles:
         if self._table.changed(node, entry):
             self.stale += 1
             raise Stale("it was replaced by a foreign writer", path)
-        parked = self._take(node)
+        parked = self._take_parked(node, entry, reading=not (writable or truncate))
         if parked is not None:
-            if not (writable or truncate) and _is_version(parked.reader, entry):
-                node.entry = entry
-                return parked
-            self._let_go(parked)
+            return parked
         state = OpenState()
         if truncate:
             state.staged = route.new_file()
@@ -223,6 +214,7 @@ class OpenFiles:
         if self._table.changed(node, entry):
             self.stale += 1
             raise Stale("it was replaced by a foreign writer", path)
+        state.hold()
         try:
             staged = await route.stage(path, entry, state.reader)
         except Stale:
@@ -280,6 +272,22 @@ class OpenFiles:
                 node.opened.writers -= writable
                 await self._close(node, node.opened)
 
+    def release_now(self, node: Node) -> bool:
+        """As `release` of an open for reading, where nothing is to be committed; False where there may be."""
+        if not node.gate.enter_now():
+            return False
+        try:
+            state = node.opened
+            if state is not None and state.staged is not None:
+                return False
+            if state is not None:
+                state.handles -= 1
+                if not state.handles:
+                    self._closed(node, state, node.path())
+            return True
+        finally:
+            node.gate.leave()
+
     async def _close(self, node: Node, state: OpenState) -> None:
         state.handles -= 1
         if state.handles > 0:
@@ -295,24 +303,43 @@ class OpenFiles:
                     node.content = route.staged_content(node.entry, state.staged)
                 state.staged = None
         finally:
-            node.opened = None
-            node.entry = node.entry if path is None else None
-            if self._may_park(node, state, path):
-                self._park(node, state)
-            else:
-                self._let_go(state)
-            self._table.settle(node)
+            self._closed(node, state, path)
 
-    def _may_park(self, node: Node, state: OpenState, path: str | None) -> bool:
-        reader = state.reader
+    def _closed(self, node: Node, state: OpenState, path: str | None) -> None:
+        node.opened = None
+        node.entry = node.entry if path is None else None
+        if path is not None and node.content is not None and self._may_park(state):
+            self._parked.put(node, state)
+        else:
+            self._let_go(state)
+        self._table.settle(node)
+
+    def _may_park(self, state: OpenState) -> bool:
+        """It has a complete file that the next open will want. Small ones have their pages in the kernel (`open_now`)."""
+        if state.backing_id is not None:
+            return not isinstance(state.reader, StagedReader) and state.reader is not None
         return (
-            path is not None
-            and node.content is not None
-            and reader is not None
-            and not isinstance(reader, StagedReader)
+            not self._passthrough.enabled
+            and isinstance(state.reader, Reader)
+            and state.reader.size > SMALL
             and state.descriptor() is not None
-            and (state.backing_id is not None or not self._passthrough.enabled or reader.size <= SMALL)
         )
+
+    def unpark(self, node: Node) -> None:
+        """Let go of what a node stood on that was closed a moment ago: its file is being moved or removed."""
+        state = self._parked.take(node)
+        if state is not None:
+            self._let_go(state)
+
+    def unpark_all(self) -> None:
+        """Let go of all that was closed a moment ago."""
+        self._parked.trim(0.0, 0)
+
+    def prepare_removal(self, node: Node) -> None:
+        """A name of a node goes: what is open gets hold of the bytes first."""
+        self.unpark(node)
+        if node.opened is not None:
+            node.opened.hold()
 
     def _let_go(self, state: OpenState) -> None:
         if state.backing_id is not None:
@@ -321,55 +348,6 @@ class OpenFiles:
         if state.reader is not None:
             state.reader.close()
             state.reader = None
-
-    # -- recently closed ---------------------------------------------------------------------------------------------
-
-    def _park(self, node: Node, state: OpenState) -> None:
-        """Keep the local file and its backing id for a moment: the same file is often opened again."""
-        with self._parked_lock:
-            self._parked[node] = state, time.monotonic() + PARKED_SECONDS
-            sweeping, self._sweeping = self._sweeping, True
-        self._trim(time.monotonic())
-        if not sweeping:
-            get_loop().call_soon_threadsafe(self._sweep_later)
-
-    def unpark(self, node: Node) -> None:
-        """Let go of a recently closed file that is being removed or replaced."""
-        state = self._take(node)
-        if state is not None:
-            self._let_go(state)
-
-    def unpark_all(self) -> None:
-        """Let go of all recently closed files."""
-        self._trim(0.0, 0)
-
-    def _take(self, node: Node) -> OpenState | None:
-        with self._parked_lock:
-            parked = self._parked.pop(node, None)
-        return None if parked is None else parked[0]
-
-    def _trim(self, now: float, most: int = PARKED_MOST) -> None:
-        """Let go of what is too many or too old."""
-        while True:
-            with self._parked_lock:
-                if not self._parked:
-                    return
-                node, (state, until) = next(iter(self._parked.items()))
-                if len(self._parked) <= most and until > now:
-                    return
-                del self._parked[node]
-            self._let_go(state)
-
-    def _sweep_later(self) -> None:
-        asyncio.get_running_loop().call_later(PARKED_SECONDS / 2, self._sweep)
-
-    def _sweep(self) -> None:
-        self._trim(time.monotonic())
-        with self._parked_lock:
-            self._sweeping = bool(self._parked)
-            again = self._sweeping
-        if again:
-            self._sweep_later()
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
@@ -393,16 +371,6 @@ class OpenFiles:
                 failures.append(error)
         self.unpark_all()
         return failures
-
-
-def _is_version(reader: AnyReader | None, entry: Entry) -> bool:
-    """The reader is of the bytes that the entry stands for."""
-    return (
-        reader is not None
-        and not isinstance(reader, StagedReader)
-        and entry.staging is None
-        and reader.key.version == entry.version
-    )
 
 
 def _identity(descriptor: int) -> _Identity:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import InvalidName, ReadOnly
-from fsdriver.fuse_mount.openfile import OpenState
+from fsdriver.fuse_mount.openstate import OpenState
 from fsdriver.fuse_mount.protocol import (
     ATTR,
     ATTR_HEAD,

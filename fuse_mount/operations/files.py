@@ -12,7 +12,7 @@ from fsdriver.cache import Reader
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import AlreadyExists, NotFound, ReadOnly, Stale
 from fsdriver.fuse_mount.handles import FileHandle
-from fsdriver.fuse_mount.openfile import OpenState
+from fsdriver.fuse_mount.openstate import OpenState
 from fsdriver.fuse_mount.protocol import (
     CREATE_IN,
     FLUSH_IN,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_CHANGING: Final = os.O_ACCMODE | os.O_TRUNC
 _NO_WAIT_REFUSED: Final = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
@@ -57,6 +58,11 @@ def open_(fs: FileSystem, request: Request) -> Answer:
     node = fs.table[request.nodeid]
     if node.synthetic is not None:
         return _open_synthetic(fs, node, flags)
+    if (
+        not (flags & _CHANGING or open_flags & OPEN_KILL_SUIDGID)
+        and (state := fs.open_files.open_now(node)) is not None
+    ):
+        return _opened(fs, node, state, FileHandle(node))
     return _open(fs, node, flags, kill=bool(open_flags & OPEN_KILL_SUIDGID))
 
 
@@ -298,6 +304,8 @@ def release(fs: FileSystem, request: Request) -> Answer:
             fs.passthrough.release(node.opened.backing_id or 0)
             node.opened = None
     if node.synthetic is not None:
+        return b""
+    if not handle.writable and fs.open_files.release_now(node):
         return b""
     return _release(fs, node, handle.writable)
 

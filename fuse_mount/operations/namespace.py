@@ -197,7 +197,7 @@ async def _remove(fs: FileSystem, parent: Node, name: str, *, directory: bool) -
     node = (parent.children or {}).get(name)
     entry = route.cached(path) or await route.stat(path)
     if node is not None:
-        fs.open_files.unpark(node)
+        fs.open_files.prepare_removal(node)
     await (route.rmdir(path) if directory else route.remove(path))
     keep_attributes(fs, parent, name, entry)
     return b""
@@ -242,8 +242,8 @@ async def _rename(fs: FileSystem, source: Node, old: str, target: Node, new: str
     if there is not None and not exchange and there is moving:
         return b""  # two links to one file: rename(2) does nothing
     replaced_entry = None if exchange or there is None else route.cached(new_path)
-    if there is not None:
-        fs.open_files.unpark(there)
+    for node in filter(None, (there, moving)):
+        fs.open_files.prepare_removal(node)
     await route.rename(old_path, new_path, replace=not flags & RENAME_NOREPLACE, exchange=exchange)
     replaced = fs.table.rename(source, old, target, new, exchange=exchange)
     if replaced is not None and replaced.detached and replaced.entry is None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from fsdriver.fuse_mount.filesystem import FileSystem
-    from fsdriver.fuse_mount.openfile import OpenState
+    from fsdriver.fuse_mount.openstate import OpenState
     from fsdriver.fuse_mount.session import Reply, Request
 
     Answer = Reply | Coroutine[Any, Any, Reply]

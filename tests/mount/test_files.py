@@ -158,6 +158,48 @@ def test_unlink_while_open_for_reading(here):
     assert list(here.iterdir()) == []
 
 
+def drop_pages(file):
+    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "unlinked", "replaced", "renamed", "exchanged"])
+def test_a_small_file_opened_again_is_read_without_the_kernels_pages(tree, here, meanwhile):
+    """The daemon opens its file no earlier than that; the bytes must be there still."""
+    data = random.Random(1).randbytes(100_000)
+    path = put(here / "small", data)
+    other = put(here / "other", b"other")
+    tree.command("sync", str(tree.root))
+    assert path.read_bytes() == data
+    with open(path, "rb", buffering=0) as file:
+        if meanwhile == "unlinked":
+            path.unlink()
+        elif meanwhile == "replaced":
+            os.rename(other, path)
+        elif meanwhile == "renamed":
+            os.rename(path, here / "new")
+        elif meanwhile == "exchanged":
+            os.rename(path, here / "aside")
+            os.rename(other, path)
+        tree.command("sync", str(tree.root))
+        drop_pages(file)
+        assert file.read() == data
+        assert os.fstat(file.fileno()).st_size == len(data)
+
+
+def test_a_small_file_opened_again_shows_what_is_written(tree, here):
+    path = put(here / "small", b"a" * 100_000)
+    tree.command("sync", str(tree.root))
+    assert path.read_bytes() == b"a" * 100_000
+    with open(path, "rb", buffering=0) as reader:
+        with open(path, "r+b", buffering=0) as writer:
+            writer.write(b"b" * 50_000)
+        assert os.pread(reader.fileno(), 100_000, 0) == b"b" * 50_000 + b"a" * 50_000
+        tree.command("sync", str(tree.root))
+        drop_pages(reader)
+        assert os.pread(reader.fileno(), 100_000, 0) == b"b" * 50_000 + b"a" * 50_000
+    assert path.read_bytes() == b"b" * 50_000 + b"a" * 50_000
+
+
 def test_rename_over_an_open_file(here):
     target = put(here / "target", b"old")
     source = put(here / "source", b"new")

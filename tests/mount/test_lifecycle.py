@@ -248,9 +248,15 @@ def test_small_files_are_read_again_from_kept_pages(trees):
     before = tree.status()["requests"]
     for _ in range(2):
         assert path.read_bytes() == b"x" * 100_000
-    after = tree.status()["requests"]
-    moved = {name: after.get(name, 0) - before.get(name, 0) for name in ("OPEN", "READ")}
+    after = tree.status()
+    moved = {name: after["requests"].get(name, 0) - before.get(name, 0) for name in ("OPEN", "READ")}
     assert moved == {"OPEN": 2, "READ": 0}
+    assert after["cache"]["open"] == 0
+    with path.open("rb", buffering=0) as file:
+        assert tree.status()["cache"]["open"] == 0
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert file.read() == b"x" * 100_000
+        assert tree.status()["cache"]["open"] == 1
     path.write_bytes(b"y" * 100_000)
     assert path.read_bytes() == b"y" * 100_000
 

@@ -111,6 +111,56 @@ def test_the_byte_bound_evicts_the_least_recently_used(make_cache: Callable[...,
     assert (stats.bytes, stats.entries, stats.evictions) == (300 * KIB, 3, 1)
 
 
+def test_a_reader_made_for_later_opens_its_file_when_it_is_read(cache: DiskCache) -> None:
+    put(cache, name("a", 3), b"abc")
+    reader = cache.later(name("a", 3), _abc)
+    assert not reader.attached
+    assert cache.stats().open == 0
+    assert reader.read_now(1, 5) == b"bc"
+    assert reader.attached
+    assert cache.stats().open == 1
+    reader.close()
+    assert cache.stats().open == 0
+    with pytest.raises(ValueError, match="closed reader"):
+        reader.read_now(0, 1)
+
+
+def test_a_reader_made_for_later_fetches_what_was_evicted(cache: DiskCache) -> None:
+    put(cache, name("a", 3), b"abc")
+    with cache.later(name("a", 3), _abc) as reader:
+        cache.clear()
+        assert reader.read_now(0, 3) is None
+        assert bytes(run(reader.read(0, 3))) == b"abc"
+
+
+def test_a_reader_that_is_never_read_is_a_use(make_cache: Callable[..., DiskCache]) -> None:
+    cache = make_cache(300 * KIB, clock=Clock())
+    for key in "abc":
+        put(cache, name(key))
+    cache.later(name("a"), _abc).close()
+    put(cache, name("d"))
+    assert [key for key in "abcd" if cache.contains(name(key))] == ["a", "c", "d"]
+
+
+def test_threads_attach_a_reader_once(cache: DiskCache) -> None:
+    put(cache, name("a", 3), b"abc")
+    reader = cache.later(name("a", 3), _abc)
+    together = threading.Barrier(8)
+
+    def attach() -> None:
+        together.wait(10)
+        reader.attach()
+
+    threads = [threading.Thread(target=attach) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert cache.stats().open == 1
+    reader.close()
+    assert cache.stats().open == 0
+
+
 def test_pinned_and_open_files_stay(make_cache: Callable[..., DiskCache]) -> None:
     cache = make_cache(300 * KIB, clock=Clock())
     cache.manual.pin(STORE, ["a"])
