@@ -52,6 +52,7 @@ class CacheCommands:
     async def _evict_now(self, path: str) -> caching.Eviction:
         done = caching.Eviction()
         self._fs.open_files.unpark_all()
+        self._fs.open_files.hold_all()
         for route, inside in self._tree.covering(path):
             done += await caching.evict(route, inside)
         return done

@@ -74,6 +74,7 @@ def test_evict_removes_what_nobody_needs(cold: MountedTree) -> None:
 def test_evict_says_what_stays(cold: MountedTree) -> None:
     cold.command("warm", "-r", str(cold.root))
     cold.command("pin", str(cold.root / "d" / "1"))
+    assert (cold.root / "d" / "2").read_bytes() == b"2" * 1000, "from now on the kernel has its pages"
     with open(cold.root / "d" / "2", "rb"):
         done = cold.command("evict", str(cold.root / "d"), check=False)
         assert done.returncode == 1
