@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+SOON: Final = 4
+"""Names found one by one, each within the TTL of the one before, after which the directory is listed if it is one page."""
 ENOUGH: Final = 16
-"""Names found one by one, each within the TTL of the one before, after which the directory is listed."""
+"""As `SOON`, for a directory of up to `PAGES`."""
 PAGES: Final = 10
 """A directory of more pages (1,000 entries each) is not listed for this."""
 _WATCHED: Final = 1024
@@ -37,19 +39,25 @@ class Anticipation:
         self._seen: dict[str, tuple[int, float]] = {}
         self._large: set[str] = set()
 
-    def note(self, directory: str) -> bool:
-        """A name was found by asking the store for it alone; True: list its directory now."""
+    def note(self, directory: str) -> int:
+        """A name was found by asking the store for it alone.
+
+        Returns
+        -------
+        int
+            List the directory now if it has up to so many pages; 0: don't.
+        """
         now = self._clock()
         count, last = self._seen.pop(directory, (0, now))
         if not self._ttl or directory in self._large:
-            return False
+            return 0
         count = count + 1 if now - last <= self._ttl else 1
         if count >= ENOUGH:
-            return True
+            return PAGES
         self._seen[directory] = count, now
         if len(self._seen) > _WATCHED:
             del self._seen[next(iter(self._seen))]
-        return False
+        return 1 if count == SOON else 0
 
     def give_up(self, directory: str) -> None:
         """The directory has proved to be large."""

@@ -201,7 +201,8 @@ class Listing(Entries):
         def ended(load: asyncio.Future[Mapping[str, Entry]]) -> None:
             error = None if load.cancelled() else load.exception()
             if isinstance(error, TooManyPages):
-                self._anticipation.give_up(directory)
+                if most == PAGES:
+                    self._anticipation.give_up(directory)
             elif error is not None:
                 log.info("%s was not listed ahead, its names are asked for one by one: %s", directory or "/", error)
 
@@ -209,8 +210,8 @@ class Listing(Entries):
             asyncio.get_running_loop()
         except RuntimeError:
             return  # the journal knew the name: nothing was asked of the store
-        if directory not in self._loads and self._anticipation.note(directory):
-            self._begin_load(directory, PAGES).add_done_callback(ended)
+        if directory not in self._loads and (most := self._anticipation.note(directory)):
+            self._begin_load(directory, most).add_done_callback(ended)
 
     async def _load(self, path: str, most: int | None) -> Mapping[str, Entry]:
         for _ in range(3):

@@ -30,8 +30,8 @@ def test_names_asked_for_one_by_one_become_one_listing(s3_config: dict[str, Any]
         before = dict(route.backend.counters.requests)
         assert {run(route.stat(name)).size for name in NAMES} == {7}
         spent = {kind: count - before.get(kind, 0) for kind, count in route.backend.counters.requests.items()}
-        # Two requests a name until the listing is there; without it there would be two for each of them.
-        assert spent["head"] + spent["list"] < len(NAMES)
+        # Two requests a name until the listing is there, which takes a few more; without it there would be two for each of them.
+        assert spent["head"] + spent["list"] < len(NAMES) / 3
     finally:
         engine.close()
 

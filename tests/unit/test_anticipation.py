@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsdriver.anticipation import ENOUGH, Anticipation
+from fsdriver.anticipation import ENOUGH, PAGES, SOON, Anticipation
 
 
 class Clock:
@@ -12,17 +12,18 @@ class Clock:
         return self.now
 
 
-def ask(anticipation: Anticipation, directory: str, times: int) -> list[bool]:
+def ask(anticipation: Anticipation, directory: str, times: int) -> list[int]:
     return [anticipation.note(directory) for _ in range(times)]
 
 
-def test_many_names_of_one_directory_list_it_once() -> None:
-    assert ask(Anticipation(10.0, Clock()), "a", ENOUGH + 1) == [False] * (ENOUGH - 1) + [True, False]
+def test_many_names_of_one_directory_list_it_first_if_it_is_small_then_if_it_is_not_too_large() -> None:
+    pages = [0] * (SOON - 1) + [1] + [0] * (ENOUGH - SOON - 1) + [PAGES, 0]
+    assert ask(Anticipation(10.0, Clock()), "a", ENOUGH + 1) == pages
 
 
 def test_names_of_many_directories_list_none() -> None:
     anticipation = Anticipation(10.0, Clock())
-    assert not any(anticipation.note(str(number)) for _ in range(ENOUGH - 1) for number in range(50))
+    assert not any(anticipation.note(str(number)) for _ in range(SOON - 1) for number in range(50))
 
 
 def test_names_asked_for_now_and_then_list_nothing() -> None:
