@@ -37,6 +37,7 @@ from .reader import Reader
 from .scratch import Scratch
 from .sealing import move_out
 from .stats import CacheStats, Counts
+from .tier import MemoryTier
 
 _WORKERS: Final = 2
 AMPLE: Final = 1 << 30
@@ -57,6 +58,8 @@ class DiskCache:
         Bound on the bytes of sealed files of all processes.
     min_free : int
         Bytes to leave free on the file system.
+    memory : int
+        Bound on the bytes of small objects that this process keeps in its memory; 0 turns that off.
     clock : callable
         Seconds since the epoch, for last use.
 
@@ -64,6 +67,7 @@ class DiskCache:
     ----------
     manual : Manual
         Pins and removals.
+    memory : MemoryTier
 
     Raises
     ------
@@ -73,7 +77,9 @@ class DiskCache:
         It belongs to another user.
     """
 
-    def __init__(self, directory: Path, *, size: int, min_free: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, directory: Path, *, size: int, min_free: int, memory: int = 0, clock: Callable[[], float] = time.time
+    ) -> None:
         self.directory = directory
         self.objects = directory / "objects"
         self.staging = directory / ".staging"
@@ -86,6 +92,7 @@ class DiskCache:
         self._workers: ThreadPoolExecutor | None = None
         self.budget = Budget()
         self.kept = Kept()
+        self.memory = MemoryTier(memory, clock)
         prepare(directory, self.objects, self.staging)
         self._scratch = Scratch(self.objects / ".fills", self._guard)
         try:
@@ -98,7 +105,7 @@ class DiskCache:
         self._adopter = Adopter(
             self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
         )
-        self.manual = Manual(self._index, self._evictor, self._opened, self._guard)
+        self.manual = Manual(self._index, self._evictor, self._opened, self.memory, self._guard)
         self.threads = Threads("fsdriver-fetch")
         self.batches = Batches(self, self._scratch, self._adopter)
         _caches.add(self)
@@ -146,6 +153,20 @@ class DiskCache:
                 return None
             fill.readers += 1
         return Reader(self, key, fill)
+
+    def remembered(self, key: ObjectKey) -> bytes | None:
+        """All bytes of a small object, if they are in memory; counted as a use of its file."""
+        if key.size > self.memory.largest:
+            return None
+        place = key.place
+        data = self.memory.get(place)
+        if data is not None and self._opened.used(place):
+            self.workers.submit(self._opened.flush)
+        return data
+
+    def remember(self, key: ObjectKey, data: bytes) -> None:
+        """An object was read whole: keep it in memory if it is small, and others are not worth more."""
+        self.memory.offer(key.place, data)
 
     def contains(self, key: ObjectKey) -> bool:
         """Whether a sealed file is there."""
@@ -228,6 +249,7 @@ class DiskCache:
         with locks.mutex(self._guard):
             self._evictor.forget(key.place)
         self._opened.detach(key.place)
+        self.memory.discard(key.place)
 
     # -- the whole ---------------------------------------------------------------------------------------------------
 
@@ -241,7 +263,8 @@ class DiskCache:
             pinned=self._index.pins(),
             open=len(self._opened),
             filling=len(self._fills),
-            memory=self.budget.used + self.kept.used,
+            buffers=self.budget.used + self.kept.used,
+            memory=self.memory.stats(),
             **asdict(self.counts),
         )
 
@@ -408,11 +431,13 @@ class DiskCache:
         return sealed
 
     def before_fork(self) -> None:
-        """No thread is inside the index while the process forks."""
+        """No thread is inside the index or the memory tier while the process forks."""
         self._index.before_fork()
+        self.memory.before_fork()
 
     def after_fork_in_parent(self) -> None:
         """Go on."""
+        self.memory.after_fork_in_parent()
         self._index.after_fork_in_parent()
 
     def after_fork(self) -> None:
@@ -422,6 +447,7 @@ class DiskCache:
         self._fills = {}
         self.budget = Budget()
         self.kept = Kept()
+        self.memory.after_fork()
         self.threads = Threads("fsdriver-fetch")
         self.batches.after_fork()
         self._opened.after_fork()

@@ -12,6 +12,7 @@ from .eviction import Evictor
 from .index import Index, Indexed
 from .keys import home
 from .opened import OpenFiles
+from .tier import MemoryTier
 
 _BATCH: Final = 64
 """Files removed at a time: the mutex of the cache directory is held meanwhile."""
@@ -51,14 +52,17 @@ class Manual:
     index : Index
     evictor : Evictor
     opened : OpenFiles
+    memory : MemoryTier
+        Of this process; emptied by any removal.
     guard : Path
         The mutex of the cache directory.
     """
 
-    def __init__(self, index: Index, evictor: Evictor, opened: OpenFiles, guard: Path) -> None:
+    def __init__(self, index: Index, evictor: Evictor, opened: OpenFiles, memory: MemoryTier, guard: Path) -> None:
         self._index = index
         self._evictor = evictor
         self._opened = opened
+        self._memory = memory
         self._guard = guard
 
     def pin(self, store: str, keys: Sequence[str]) -> None:
@@ -87,6 +91,7 @@ class Manual:
 
     def _remove(self, files: Sequence[Indexed]) -> Evicted:
         self._opened.flush()
+        self._memory.clear()
         going = [file for file in files if not file.pinned]
         removed, open_, freed = 0, 0, 0
         for start in range(0, len(going), _BATCH):

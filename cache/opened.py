@@ -96,10 +96,12 @@ class OpenFiles:
                 self._uses[sealed.place] = self._clock()
                 del self._open[sealed.place]
 
-    def used(self, place: str) -> None:
-        """A file was of use without being open here."""
+    def used(self, place: str) -> bool:
+        """A file was of use without being open here; whether `flush` is due."""
+        now = self._clock()
         with self._lock:
-            self._uses[place] = self._clock()
+            self._uses[place] = now
+        return len(self._uses) >= _USES or now - self._since >= _USES_SECONDS
 
     def detach(self, place: str) -> None:
         """Later readers shall not share the open file: its name has gone."""

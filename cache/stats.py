@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .tier import MemoryStats
+
 
 @dataclass(slots=True)
 class Counts:
@@ -35,8 +37,10 @@ class CacheStats:
         Pinned objects.
     open, filling : int
         Sealed files open in, and fills under way in, this process.
-    memory : int
+    buffers : int
         Bytes of fetched buffers this process holds.
+    memory : MemoryStats
+        The memory tier of this process.
     hits, misses : int
         Opens of this process that found a sealed file, and those that did not.
     fetches, fetched_bytes, failed_fetches : int
@@ -52,7 +56,8 @@ class CacheStats:
     pinned: int
     open: int
     filling: int
-    memory: int
+    buffers: int
+    memory: MemoryStats
     hits: int
     misses: int
     fetches: int

@@ -62,7 +62,12 @@ class Engine:
         self.born_ns = time.time_ns()
         directory = cache_dir(config)
         state = state_dir()
-        self.cache = DiskCache(directory, size=_cache_size(config, directory), min_free=config.cache.min_free)
+        self.cache = DiskCache(
+            directory,
+            size=_cache_size(config, directory),
+            min_free=config.cache.min_free,
+            memory=0 if daemon else config.cache.memory,
+        )
         self.journal = Journal(state / "catalog.db")
         self.staging = Staging(directory / ".staging")
         self.epochs = Epochs(state / "epochs")
@@ -242,7 +247,7 @@ async def _close(backend: Backend) -> None:
 
 def _name_what_has_no_effect(config: Config) -> None:
     """Keys that are understood but that this version does not act on: said, never ignored in silence."""
-    unused = [f"[cache] {key}" for key in ("memory", "isolate") if key in config.cache.model_fields_set]
+    unused = ["[cache] isolate"] if "isolate" in config.cache.model_fields_set else []
     for route in config.route:
         unused += [f"route {route.path}: {key}" for key in ("replicate", "ack") if getattr(route, key)]
         unused += [f"route {route.path}: tiers after the first"] if len(route.tiers) > 1 else []

@@ -10,7 +10,7 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fsspec.asyn import get_loop
 from fsspec.compression import compr
@@ -22,16 +22,19 @@ from pydantic import ValidationError
 
 from fsdriver import runtime
 from fsdriver.backends import ABSENT
+from fsdriver.cache import Reader
 from fsdriver.config import Config
 from fsdriver.entry import Kind
 from fsdriver.errors import AlreadyExists, ConfigError, IsDirectory
 from fsdriver.fsspec_face.caching import Caching
 from fsdriver.fsspec_face.changing import Changing
-from fsdriver.fsspec_face.reading import DecompressedFile, ReadFile
+from fsdriver.fsspec_face.reading import DecompressedFile, MemoryRaw, ReadFile
 from fsdriver.fsspec_face.targets import Namespace
 from fsdriver.fsspec_face.transfer import Transfer
 from fsdriver.fsspec_face.writing import CompressedFile, TextFile, UpdateFile, WriteFile, open_staged
 
+READ_AT_ONCE: Final = 128 << 10
+"""Bytes of a file that is read when it is opened, if it is on the local disk: that is less work than a descriptor of its own."""
 MODES = frozenset({"rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b"})
 
 
@@ -186,8 +189,16 @@ class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
         return runtime.run(self._open_writer(path, mode, autocommit, handled))
 
     async def _open_reader(self, path: str) -> ReadFile:
-        _, entry, reader = await self._reader(path)
-        return ReadFile(self, path, entry, reader)
+        target, entry = await self._located(path)
+        data = target.route.remembered(target.name, entry)
+        if data is None:
+            reader = await self._open_located(path, target, entry)
+            if not (isinstance(reader, Reader) and reader.complete and reader.size <= READ_AT_ONCE):
+                return ReadFile(self, path, entry, reader)
+            with reader:
+                data = bytes(reader.read_now(0, reader.size) or b"")
+            target.route.remember(reader, data)
+        return ReadFile(self, path, entry, MemoryRaw(data))
 
     async def _open_writer(
         self, path: str, mode: str, autocommit: bool, handled: BaseException | None

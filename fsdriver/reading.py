@@ -98,6 +98,17 @@ class Reading(NameChanges):
 
         return make(key, fetch, now if self.backend.immediate else None)
 
+    def remembered(self, path: str, entry: Entry) -> bytes | None:
+        """All bytes of a small file, if this process has them in memory."""
+        if entry.kind is not Kind.FILE or entry.staging is not None or entry.version is None:
+            return None
+        return self.services.cache.remembered(self.content_key(path, entry))
+
+    def remember(self, reader: AnyReader, data: bytes) -> None:
+        """All bytes of a file were read: keep them in memory if it is small."""
+        if isinstance(reader, Reader):
+            self.services.cache.remember(reader.key, data)
+
     async def read(self, path: str, start: int = 0, end: int | None = None) -> memoryview:
         """Bytes ``start`` to ``end`` (exclusive) of a file, from the cache where it has them."""
         with await self.open(path) as reader:

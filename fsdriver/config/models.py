@@ -40,8 +40,9 @@ class CacheConfig(_Table):
     """Most bytes on disk (`"20 GiB"`); by default 20 GiB or a tenth of the disk, whichever is smaller."""
     min_free: Size = 1 << 30
     """Bytes always left free on the disk of the cache."""
-    memory: Size = 128 << 20
-    """Most bytes of file content kept in the memory of one process. Not acted on yet."""
+    memory: Size = 64 << 20
+    """Most bytes of small files (up to 1 MiB) that a Python process keeps in its memory; 0 turns that off. A mount keeps none:
+    the kernel does."""
     isolate: bool = False
     """Keep files read with different credentials apart, for several people who share one uid. Not acted on yet."""
 

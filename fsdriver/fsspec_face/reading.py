@@ -22,6 +22,31 @@ class LocalRaw(io.FileIO):
     """A complete local file, through a descriptor of its own: position and lock are nobody else's."""
 
 
+class MemoryRaw(io.BytesIO):
+    """A small file that is in memory; who needs a descriptor gets one of a copy."""
+
+    mode = "rb"
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self.size = len(data)
+        self._file: LocalRaw | None = None
+
+    def writable(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        if self._file is None:
+            self._file = LocalRaw(os.memfd_create("fsdriver"), "rb")
+            os.pwrite(self._file.fileno(), self.getbuffer(), 0)
+        return self._file.fileno()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().close()
+
+
 class FetchedRaw(io.RawIOBase):
     """A file of which the cache has parts or nothing: local bytes are read in the calling thread, others fetched."""
 
@@ -93,11 +118,14 @@ class ReadFile(io.BufferedReader):
         Bytes of the version that was opened; a later overwrite does not change what this object reads.
     """
 
-    def __init__(self, fs: TierFileSystem, path: str, entry: Entry, reader: AnyReader) -> None:
+    def __init__(self, fs: TierFileSystem, path: str, entry: Entry, reader: AnyReader | MemoryRaw) -> None:
         self.fs = fs
         self.path = path
-        self.size = reader.size
         self._entry = entry
+        self.size = reader.size
+        if isinstance(reader, MemoryRaw):
+            super().__init__(reader)
+            return
         descriptor = _own_descriptor(reader)
         if descriptor is None:
             super().__init__(FetchedRaw(reader), FETCHED_BUFFER)

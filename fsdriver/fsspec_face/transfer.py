@@ -15,6 +15,7 @@ from fsspec.asyn import AsyncFileSystem, _run_coros_in_chunks
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.utils import isfilelike
 
+from fsdriver import runtime
 from fsdriver.backends import ABSENT
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale
@@ -40,13 +41,29 @@ class Transfer(Face):
     async def _reader(self, path: str) -> tuple[Target, Entry, AnyReader]:
         """An open reader of a file; the caller closes it."""
         target, entry = await self._located(path)
+        return target, entry, await self._open_located(path, target, entry)
+
+    async def _open_located(self, path: str, target: Target, entry: Entry) -> AnyReader:
         if entry.kind is Kind.DIRECTORY:
             raise IsDirectory("is a directory", path)
-        return target, entry, await target.route.open(target.name, entry)
+        return await target.route.open(target.name, entry)
 
     async def _with_fresh_version(self, path: str) -> None:
         target, _ = await self._located(path)
         await target.route.stat(target.name, fresh=True)
+
+    def _in_memory(self, path: str) -> bytes | None:
+        """All bytes of a small file whose attributes are fresh and whose bytes are in memory: no coroutine is needed."""
+        target = self._namespace.target(path)
+        entry = target.route.cached(target.name)
+        return None if entry is None else target.route.remembered(target.name, entry)
+
+    def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
+        """Bytes ``start`` to ``end`` (exclusive; negative: from the end) of a file."""
+        data = self._in_memory(self._strip_protocol(path))
+        if data is not None:
+            return data[start:end]
+        return runtime.run(self._cat_file(path, start, end, **kwargs))
 
     @from_any_loop
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
@@ -60,8 +77,11 @@ class Transfer(Face):
 
     async def _ranges(self, path: str, ranges: Sequence[tuple[int | None, int | None]]) -> list[bytes]:
         """Slices of one version of one file."""
-        _, _, reader = await self._reader(path)
-        with reader:
+        target, entry = await self._located(path)
+        whole = target.route.remembered(target.name, entry)
+        if whole is not None:
+            return [whole[start:end] for start, end in ranges]
+        with await self._open_located(path, target, entry) as reader:
             spans = [slice(start, end).indices(reader.size)[:2] for start, end in ranges]
             parts = [reader.read_now(start, max(0, stop - start)) for start, stop in spans]
             missing = [number for number, part in enumerate(parts) if part is None]
@@ -72,7 +92,12 @@ class Transfer(Face):
                 fetched = await reader.read_ranges([spans[number] for number in missing])  # type: ignore[union-attr]
                 for number, data in zip(missing, fetched, strict=True):
                     parts[number] = data
-            return [bytes(part) for part in parts if part is not None]
+            found = [bytes(part) for part in parts if part is not None]
+            for data in found:
+                if len(data) == reader.size:
+                    target.route.remember(reader, data)
+                    break
+            return found
 
     @from_any_loop
     async def _cat_ranges(
@@ -107,9 +132,15 @@ class Transfer(Face):
             for number, part in zip(numbers, parts, strict=True):
                 out[number] = part
 
-        cold = {path: numbers for path, numbers in groups.items() if not self._is_warm(path)}
-        for path in groups.keys() - cold.keys():
-            await one(path, groups[path])
+        cold: dict[str, list[int]] = {}
+        for path, numbers in groups.items():
+            if (whole := self._in_memory(path)) is not None:
+                for number in numbers:
+                    out[number] = whole[first[number] : last[number]]
+            elif self._is_warm(path):
+                await one(path, numbers)
+            else:
+                cold[path] = numbers
         if len(cold) == 1:
             await one(*cold.popitem())
         elif cold:
@@ -232,7 +263,6 @@ class Transfer(Face):
             if isinstance(result, BaseException) and not isinstance(result, ignored):
                 raise result
 
-    cat_file = synchronous(_cat_file)
     cat_ranges = synchronous(_cat_ranges)
     pipe_file = synchronous(_pipe_file)
     put_file = synchronous(_put_file)

@@ -23,7 +23,13 @@ MIB = 1 << 20
 @pytest.fixture
 def filled(s3_server: S3Service, s3_bucket: str) -> dict[str, bytes]:
     """Objects below the route's root that another program made, by fsspec path."""
-    files = {"large": bytes(range(256)) * 12_000, "d/1": b"1" * 1000, "d/2": b"2" * 1000, "d/deeper/3": b"3" * 1000}
+    files = {
+        "large": bytes(range(256)) * 12_000,
+        "middle": bytes(200_000),
+        "d/1": b"1" * 1000,
+        "d/2": b"2" * 1000,
+        "d/deeper/3": b"3" * 1000,
+    }
     client = s3_server.client()
     for name, data in files.items():
         client.put_object(Bucket=s3_bucket, Key=f"prefix/{name}", Body=data)
@@ -38,8 +44,8 @@ def test_prefetch_brings_files_near(tier_s3: TierFileSystem, filled: dict[str, b
     assert tier_s3.prefetch(f"{ROUTE}/large") == len(filled[f"{ROUTE}/large"])
     assert tier_s3.prefetch([f"{ROUTE}/large", f"tier://{ROUTE}/d/1"]) == 1000
     callback = Callback()
-    assert tier_s3.prefetch([ROUTE], recursive=True, jobs=2, callback=callback) == 2000
-    assert (callback.size, callback.value) == (4, 4)
+    assert tier_s3.prefetch([ROUTE], recursive=True, jobs=2, callback=callback) == 202_000
+    assert (callback.size, callback.value) == (5, 5)
     before = fetches(tier_s3)
     assert tier_s3.cat(list(filled)) == filled
     assert fetches(tier_s3) == before
@@ -71,7 +77,7 @@ def test_prefetch_tells_of_the_first_failure_and_fetches_the_others(
     fs = TierFileSystem(config={**s3_config, "cache": {"size": "1 MiB"}})
     with pytest.raises(NoSpace, match=r"raise cache\.size"):
         fs.prefetch(ROUTE, recursive=True)
-    assert fs._namespace.engine.cache.stats().entries == 3
+    assert fs._namespace.engine.cache.stats().entries == 4
 
 
 def test_evict_and_pin(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
@@ -80,9 +86,9 @@ def test_evict_and_pin(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> Non
     assert tier_s3.unpin(f"{ROUTE}/d/2") == 1
     assert tier_s3._namespace.engine.cache.stats().pinned == 2
     assert tier_s3.evict(f"{ROUTE}/large") == Eviction(files=1, bytes=len(filled[f"{ROUTE}/large"]))
-    with tier_s3.open(f"{ROUTE}/d/2"):
-        assert tier_s3.evict([f"{ROUTE}/d"]) == Eviction(open=1, pinned=2)
-    assert tier_s3.evict([ROUTE]) == Eviction(files=1, bytes=1000, pinned=2)
+    with tier_s3.open(f"{ROUTE}/middle"):
+        assert tier_s3.evict([ROUTE]) == Eviction(files=1, bytes=1000, open=1, pinned=2)
+    assert tier_s3.evict([ROUTE]) == Eviction(files=1, bytes=200_000, pinned=2)
     with pytest.raises(NotFound):
         tier_s3.evict(f"{ROUTE}/gone")
     with pytest.raises(NotFound):
@@ -112,14 +118,14 @@ def test_commands_on_urls_of_a_store(
     assert main(["warm", f"{url}/large", f"{url}/d/1"]) == 0
     assert capsys.readouterr().out == "2 files in the cache: 3.1 MB fetched, 0 here already\n"
     assert main(["warm", "-r", f"tier::{url}"]) == 0
-    assert capsys.readouterr().out == "4 files in the cache: 2.0 kB fetched, 2 here already\n"
+    assert capsys.readouterr().out == "5 files in the cache: 202.0 kB fetched, 2 here already\n"
     fs = TierFileSystem(config=s3_config)
     assert fs.cat(list(filled)) == filled
     assert fetches(fs) == 0, "a route and a URL share what is cached"
     assert main(["pin", "-r", f"{url}/d"]) == 0
     assert main(["evict", url]) == 1
     captured = capsys.readouterr()
-    assert captured.out == "3 files pinned\n1 file evicted, 3.1 MB\n"
+    assert captured.out == "3 files pinned\n2 files evicted, 3.3 MB\n"
     assert captured.err == f"fsdriver: {url}: 3 files stay: pinned (fsdriver unpin)\n"
     assert main(["unpin", f"{url}/d/1", f"{url}/d/2", f"{url}/d/deeper/3"]) == 0
     assert main(["evict", f"{url}/d"]) == 0
@@ -138,7 +144,8 @@ def test_commands_on_the_configured_tree(
     assert main(["evict", f"tier://{ROUTE}/"]) == 1
     captured = capsys.readouterr()
     assert (
-        captured.out == "4 files in the cache: 3.1 MB fetched, 0 here already\n1 file pinned\n3 files evicted, 3.0 kB\n"
+        captured.out
+        == "5 files in the cache: 3.3 MB fetched, 0 here already\n1 file pinned\n4 files evicted, 203.0 kB\n"
     )
     assert captured.err == f"fsdriver: tier://{ROUTE}/: 1 file stays: pinned (fsdriver unpin)\n"
     assert not engines._registry, "engines that a command opened are closed"

@@ -315,7 +315,7 @@ def test_the_last_close_cancels_fetches_and_drops_the_file(cache: DiskCache, mak
     run(_settled())
     assert not [path for path in (cache.objects / ".fills").rglob("*") if path.is_file() and path.name != ".lock"]
     assert cache.stats().filling == 0
-    assert cache.stats().memory == 0
+    assert cache.stats().buffers == 0
     with pytest.raises(ValueError, match="closed"):
         reader.read_now(0, 1)
 
@@ -369,7 +369,7 @@ def test_objects_over_the_bound_stream_through(make_cache: Callable[..., DiskCac
         assert data == source.data
         assert source.asked <= 1.1 * reader.size
         assert not reader.complete
-        assert cache.stats().memory <= 96 * MIB
+        assert cache.stats().buffers <= 96 * MIB
         with pytest.raises(NoSpace):
             run(reader.wait_complete())
         assert run(reader.read(3, 70 * MIB)) == source.data[3 : 3 + 70 * MIB]
