@@ -91,42 +91,33 @@ class _Residents(Generic[K, V]):
 
 
 class _Ghosts(Generic[K]):
-    """B1 or B2: what is known of evicted items, the oldest forgotten first."""
+    """B1 or B2: when evicted items were used, the oldest forgotten first."""
 
-    __slots__ = ("_entries", "_limit", "_size", "_size_limit")
+    __slots__ = ("_limit", "_uses")
 
-    def __init__(self, limit: int, size_limit: int) -> None:
-        self._entries: OrderedDict[K, tuple[int, Uses]] = OrderedDict()
+    def __init__(self, limit: int) -> None:
+        self._uses: OrderedDict[K, Uses] = OrderedDict()
         self._limit = limit
-        self._size = 0
-        self._size_limit = size_limit
 
-    def add(self, key: K, size: int, uses: Uses) -> None:
-        self._entries[key] = size, uses
-        self._size += size
-        while len(self._entries) > self._limit or self._size > self._size_limit:
-            _, (gone, _) = self._entries.popitem(last=False)
-            self._size -= gone
+    def add(self, key: K, uses: Uses) -> None:
+        self._uses[key] = uses
+        if len(self._uses) > self._limit:
+            self._uses.popitem(last=False)
 
     def take(self, key: K) -> Uses | None:
-        found = self._entries.pop(key, None)
-        if found is None:
-            return None
-        self._size -= found[0]
-        return found[1]
+        return self._uses.pop(key, None)
 
     def clear(self) -> None:
-        self._entries.clear()
-        self._size = 0
+        self._uses.clear()
 
     def __contains__(self, key: K) -> bool:
-        return key in self._entries
+        return key in self._uses
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._uses)
 
     def __iter__(self) -> Iterator[K]:
-        return iter(self._entries)
+        return iter(self._uses)
 
 
 class ARCCache(MutableMapping[K, V]):
@@ -144,7 +135,8 @@ class ARCCache(MutableMapping[K, V]):
     maxitem : int, optional
         Largest size of one item; ``maxsize`` by default.
     ghosts : int
-        Bound on the keys of evicted items, of each of the two kinds. Their sizes are bounded by ``maxsize``, too.
+        Bound on the keys of evicted items, of each of the two kinds. A loop is noticed if it is not longer than what is
+        kept and these.
     max_target : float
         Largest share of ``maxsize`` that is given to items used once while others are there.
     weights : HeatWeights
@@ -174,8 +166,8 @@ class ARCCache(MutableMapping[K, V]):
         self._clock = clock
         self._recent: _Residents[K, V] = _Residents()
         self._frequent: _Residents[K, V] = _Residents()
-        self._recent_ghosts: _Ghosts[K] = _Ghosts(ghosts, maxsize)
-        self._frequent_ghosts: _Ghosts[K] = _Ghosts(ghosts, maxsize)
+        self._recent_ghosts: _Ghosts[K] = _Ghosts(ghosts)
+        self._frequent_ghosts: _Ghosts[K] = _Ghosts(ghosts)
         self._target = 0
         self._evictions = 0
         self._refusals = 0
@@ -321,7 +313,7 @@ class ARCCache(MutableMapping[K, V]):
         if taken:
             self._frequent.add(key, _Item(value, size, past))
         else:
-            ghosts.add(key, size, past)
+            ghosts.add(key, past)
         return taken
 
     def _residents(self, key: K) -> _Residents[K, V]:
@@ -363,6 +355,6 @@ class ARCCache(MutableMapping[K, V]):
     def _evict(self, residents: _Residents[K, V], key: K) -> _Item[V]:
         item = residents.take(key)
         ghosts = self._recent_ghosts if residents is self._recent else self._frequent_ghosts
-        ghosts.add(key, item.size, item.uses)
+        ghosts.add(key, item.uses)
         self._evictions += 1
         return item

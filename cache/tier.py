@@ -17,7 +17,7 @@ LARGEST: Final = 1 << 20
 """Bytes of the largest object that is kept: what one read(2) gives as fast is not worth memory."""
 OVERHEAD: Final = 600
 """Bytes that an object takes beside its own: key, counts and tables."""
-_BYTES_PER_GHOST: Final = 8192
+BYTES_PER_GHOST: Final = 8192
 """The bound is divided by this for the number of evicted objects that are remembered."""
 
 
@@ -58,7 +58,7 @@ class MemoryTier:
     def __init__(self, size: int, clock: Callable[[], float]) -> None:
         self.largest = min(LARGEST, size // 8 - OVERHEAD)
         self._lock = threading.Lock()
-        self._objects: ARCCache[str, bytes] = ARCCache(size, _size, ghosts=size // _BYTES_PER_GHOST, clock=clock)
+        self._objects: ARCCache[str, bytes] = ARCCache(size, _size, ghosts=size // BYTES_PER_GHOST, clock=clock)
         self._hits = 0
         self._offered = 0
 

@@ -81,7 +81,7 @@ class Model:
         return next((known for known in items if known.key == key), None)
 
     def bound_ghosts(self, ghosts: list[Known]) -> None:
-        while len(ghosts) > self.ghosts or self.size(ghosts) > self.maxsize:
+        while len(ghosts) > self.ghosts:
             del ghosts[0]
 
     def get(self, key: int, now: float) -> int | None:
