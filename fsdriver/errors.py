@@ -14,6 +14,7 @@ FsdriverError(OSError)
 ├── Unsupported                 EOPNOTSUPP the backend or the route's policy has no such operation
 ├── NoSpace                     ENOSPC     cache, staging or store is full
 ├── TooManyLinks                ELOOP      symbolic links lead in a circle
+├── Unsettled                   EBUSY      a file is written to by a program, so that no one state of it can be sent
 ├── Stale                       ESTALE     the object changed since it was read: a conditional request lost
 └── BackendError                EIO        the store failed or answered nonsense
     ├── AccessDenied            EACCES     also a PermissionError: credentials are wrong or not sufficient
@@ -129,6 +130,12 @@ class NoSpace(FsdriverError):
     """Cache, staging or store is full."""
 
     errno_code = errno.ENOSPC
+
+
+class Unsettled(FsdriverError):
+    """A file is being written to by a program, so that no one state of it can be sent."""
+
+    errno_code = errno.EBUSY
 
 
 class TooManyLinks(FsdriverError):

@@ -10,12 +10,14 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 
 from fsdriver import names
 from fsdriver.attributes import Record, apply_record, to_metadata
 from fsdriver.backends.base import ABSENT, Backend, ObjectInfo
+from fsdriver.backends.source import Watched, check_settled
 from fsdriver.cache import DiskCache, ObjectKey
 from fsdriver.directories import Directories
 from fsdriver.entry import Entry, Kind
@@ -30,6 +32,10 @@ SMALL: Final = 1 << 20
 """Bytes up to which a file is read whole before it is sent."""
 INLINE: Final = 256 << 10
 """Bytes up to which a file is read on the loop: it was written a moment ago, and a thread would cost more."""
+
+
+TICK: Final = 0.01
+"""Seconds within which two writes may have the same mtime (ext4, one tick of 100 Hz)."""
 
 
 class AttributeStore(Protocol):
@@ -224,10 +230,16 @@ class Sender:
             raise
         upload: Upload | None = None
         try:
-            if row.size > SMALL or self.staging.opened(str(path)):
-                # Writing dirty pages back re-arms the write fault: a later store through a mapping moves mtime.
-                await loop.run_in_executor(None, os.fdatasync, descriptor)
+            opened = self.staging.opened(str(path)) is not None
+            if opened:
+                await _past_the_tick(descriptor)
             before = signature(descriptor)
+            if row.size > SMALL or opened:
+                # Writing dirty pages back re-arms the write fault: a later store through a mapping moves mtime. One that
+                # came meanwhile has moved it already, and leaves a page of which no further store would be noticed.
+                await loop.run_in_executor(None, os.fdatasync, descriptor)
+            source = Watched(path, partial(self._moved, row, descriptor, before))
+            check_settled(source)
             # After the signature was taken: whoever moved the row away before may have written already.
             self._must_stand(row)
             if before[0] <= SMALL:
@@ -235,15 +247,15 @@ class Sender:
                     data = os.pread(descriptor, before[0], 0)
                 else:
                     data = await loop.run_in_executor(None, path.read_bytes)
+                check_settled(source)
                 info = await self.backend.put(row.key, data, metadata=metadata, if_version=row.base)
             else:
-                request = loop.create_task(self.backend.put(row.key, path, metadata=metadata, if_version=row.base))
+                request = loop.create_task(self.backend.put(row.key, source, metadata=metadata, if_version=row.base))
                 upload = self._uploads[row.key] = Upload(row, descriptor, request)
                 info = await self._result(upload, before[0], metadata)
             self.counters.uploaded += 1
             self.counters.bytes += before[0]
-            moved = (upload is None or not upload.given_up) and signature(descriptor) != before
-            if moved or info.size != before[0]:
+            if self._moved(row, descriptor, before) or info.size != before[0]:
                 self._send_again(row, os.fstat(descriptor).st_size)
             return info.version, before
         finally:
@@ -252,6 +264,11 @@ class Sender:
             else:
                 del self._uploads[row.key]
                 upload.let_go()
+
+    def _moved(self, row: Pending, descriptor: int, before: Signature) -> bool:
+        """Whether a staging file was written to; of one that was let go nobody wants to know."""
+        upload = self._uploads.get(row.key)
+        return (upload is None or not upload.given_up) and signature(descriptor) != before
 
     async def _result(self, upload: Upload, size: int, metadata: dict[str, str] | None) -> ObjectInfo:
         try:
@@ -397,6 +414,12 @@ class Sender:
         if self.cache.contains(sealed) and self.cache.unseal(sealed, path, reader=None):
             return replace(row, action=Action.PUT, staging=str(path), source=None, source_version=None)
         return replace(row, action=Action.PUT, staging=None)
+
+
+async def _past_the_tick(descriptor: int) -> None:
+    """Wait until a further write is certain to move mtime: older kernels note times by the tick of a clock."""
+    if time.time() - os.fstat(descriptor).st_mtime < TICK:
+        await asyncio.sleep(TICK)
 
 
 def _signature(path: Path) -> Signature:

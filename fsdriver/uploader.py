@@ -25,7 +25,7 @@ from fsspec.asyn import get_loop
 from fsdriver.attributes import CARRIED
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.cache import DiskCache
-from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut
+from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut, Unsettled
 from fsdriver.journal import Journal
 from fsdriver.keeping import FETCHED_UNASKED, Keeper
 from fsdriver.leftovers import abort_uploads, sweep_staging
@@ -63,6 +63,8 @@ MARKED_BUSY: Final = 30.0
 """`BUSY_DELAY` of a marked one: nobody lacks anything but the time of a request for each object."""
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
+UNSETTLED_DELAY: Final = 0.25
+"""Seconds before another attempt to send a file that was written to during the one before."""
 UNEXPECTED_DELAY: Final = 60.0
 """Seconds before a row is tried again that failed in a way which should not be."""
 PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
@@ -410,6 +412,8 @@ class Uploader:
             self._conflict(row, source_stands=row.action is Action.COPY and await self.sender.source_stands(row))
         except GivenUp as cut:
             self._give_up(row, cut.stored)
+        except Unsettled as error:
+            self.journal.put_off(row, time.time() + UNSETTLED_DELAY, error.message)
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)

@@ -11,7 +11,6 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +18,7 @@ import fsspec.core
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Source
 from fsdriver.backends.s3_page import nanoseconds
-from fsdriver.backends.source import piece, size_of
+from fsdriver.backends.source import path_of, piece, size_of
 from fsdriver.errors import (
     AccessDenied,
     BackendError,
@@ -294,8 +293,8 @@ class FsspecBackend(Backend):
         return await self._head(key)
 
     async def _send(self, key: str, path: str, source: Source) -> None:
-        if isinstance(source, Path):
-            await self._do(key, "put_file", str(source), path)
+        if (local := path_of(source)) is not None:
+            await self._do(key, "put_file", str(local), path)
         else:
             await self._do(key, "pipe_file", path, bytes(piece(source, 0, size_of(source))))
 

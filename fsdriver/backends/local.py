@@ -32,6 +32,7 @@ from fsdriver.backends.local_attributes import (
 )
 from fsdriver.backends.local_files import STEP, Writing, begin, discard, fill, link
 from fsdriver.backends.local_tree import LocalTree
+from fsdriver.backends.source import check_settled
 from fsdriver.errors import AccessDenied, Corrupt, IsDirectory, NotFound, Stale
 
 if TYPE_CHECKING:
@@ -232,6 +233,7 @@ class LocalBackend(Backend):
                 self._set_attributes(descriptor, key, metadata)
                 if self._fsync:
                     os.fsync(descriptor)
+                check_settled(source)
                 writing.publish()
                 self._publish(key, temporary, os.path.basename(path), parent, if_version)
                 return info_of(key, os.fstat(descriptor), None, read_metadata(descriptor) if self.tree.xattrs else {})

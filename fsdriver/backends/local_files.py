@@ -8,14 +8,11 @@ import fcntl
 import os
 import secrets
 import threading
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fsdriver.backends.local_attributes import TEMPORARY
+from fsdriver.backends.source import Source, Watched, check_settled
 from fsdriver.errors import Stale
-
-if TYPE_CHECKING:
-    from fsdriver.backends.source import Source
 
 STEP: Final = 8 << 20
 """Bytes of one system call."""
@@ -87,16 +84,17 @@ def link(temporary: str, name: str, parent: int, key: str) -> bool:
 
 def fill(descriptor: int, source: Source, writing: Writing) -> None:
     """Write a source into a new file; files are copied by the kernel, sharing blocks where it can. Raises Cancelled."""
-    if not isinstance(source, Path):
+    if isinstance(source, bytes | memoryview):
         view = memoryview(source).cast("B")
         while view:
             writing.check()
             view = view[os.write(descriptor, view[:STEP]) :]
         return
-    with source.open("rb", buffering=0) as file:
+    with open(source.path if isinstance(source, Watched) else source, "rb", buffering=0) as file:
         try:
             while os.copy_file_range(file.fileno(), descriptor, COPY_STEP):
                 writing.check()
+                check_settled(source)
         except OSError as error:
             # Between some file systems the kernel cannot copy; nothing was copied then.
             if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:

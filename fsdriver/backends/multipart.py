@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from fsdriver.backends.source import Source, load
+from fsdriver.backends.source import Source, check_settled, load
 from fsdriver.errors import FsdriverError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ async def upload(
         backend.uploads.begun(key, handle)
     try:
         parts = await _send_parts(backend, key, handle, source, size, step)
+        check_settled(source)
         info = await backend.complete_multipart(key, handle, parts, size, if_version, metadata)
         if backend.uploads is not None:
             backend.uploads.ended(key, handle)

@@ -273,3 +273,50 @@ def test_no_notification_is_sent_for_what_this_mount_does(tree: MountedTree, for
     foreign.put("d/added", b"x")
     tree.command("refresh", str(tree.root / "d"))
     assert tree.status()["notifications"] > before
+
+
+# -- what is gone before it was fetched -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["local", "libfuse", "s3"])
+def any_tree(request, trees: TreeMaker) -> MountedTree:
+    """Not yet mounted."""
+    return make_tree(request.param, trees, request)
+
+
+@pytest.mark.parametrize("ttl", ["0s", "1h"])
+@pytest.mark.parametrize("how", ["deleted", "overwritten", "a directory now", "deleted with its directory"])
+def test_an_open_file_that_is_gone_is_stale(any_tree: MountedTree, how: str, ttl: str, request) -> None:
+    """Reading an open file says ESTALE, whatever became of its name; ENOENT is for names."""
+    tree, libfuse = any_tree, "transport=libfuse" in any_tree.options
+    if libfuse and how == "a directory now":
+        pytest.skip("the kernel gives up an inode of libfuse that changes its type: EIO")
+    client = request.getfixturevalue("s3_server").client() if tree.url.startswith("s3:") else None
+    foreign = Foreign(tree, client)
+    files = {"unread": os.urandom(5000), "partly read": os.urandom(LARGE)}
+    for name, data in files.items():
+        foreign.put(f"d/{name}", data)
+    tree.mount(f"ttl={ttl},negative_ttl=0s")
+    with contextlib.ExitStack() as stack:
+        opened = {}
+        for name in files:
+            opened[name] = os.open(tree.root / "d" / name, os.O_RDONLY)
+            stack.callback(os.close, opened[name])
+        assert os.pread(opened["partly read"], 4096, 0) == files["partly read"][:4096]
+        for name, data in files.items():
+            foreign.delete(f"d/{name}")
+            if how == "overwritten":
+                foreign.put(f"d/{name}", bytes(len(data)))
+            elif how == "a directory now":
+                foreign.put(f"d/{name}/inside", b"x")
+        if how == "deleted with its directory":
+            foreign.delete_below("d")
+        if ttl == "1h":
+            tree.command("refresh", str(tree.root))
+        for name, data in files.items():
+            size = len(data)
+            for offset in (*range(0, size, MIB), size - 10, size, size + 10, size // 2 + 5000):
+                assert _read(opened[name], offset) in {None, data[offset : offset + 4096]}
+            if not libfuse:
+                assert os.fstat(opened[name]).st_size == size
+        assert _read(opened["unread"], 0) is None

@@ -20,7 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.mount.model.looking import differences, look
 from tests.mount.model.sides import Sides
-from tests.mount.model.world import APPEND, MODES, PATHS, READ, SIZES, SLOTS, UPDATE, WRITE, World
+from tests.mount.model.world import APPEND, COLD_SIZES, MODES, PATHS, READ, SIZES, SLOTS, UPDATE, WRITE, World
 
 EXAMPLES = {"local": 40, "daemon": 25, "s3": 8}
 STEPS = 40
@@ -201,6 +201,16 @@ class Model(RuleBasedStateMachine):
     @rule(name=paths)
     def foreign_delete(self, name):
         self.world.foreign_delete(name)
+
+    @rule(
+        slot=slots,
+        name=paths,
+        other=paths,
+        size=st.sampled_from(COLD_SIZES),
+        how=st.sampled_from(("unlink", "replace", "rename", "rename and unlink")),
+    )
+    def cold_reader(self, slot, name, other, size, how):
+        self.world.cold_reader(slot, name, other, size, how)
 
     @rule()
     def sync(self):

@@ -24,6 +24,9 @@ PATHS = tuple(
 )
 SIZES = (0, 1, 10, 4096, 5000, 131_072, 300_000)
 MODES = (0o644, 0o600, 0o755, 0o444, 0o4755, 0o2711, 0o1777)
+PARTLY = 1 << 20
+"""Bytes above which a file is fetched in parts."""
+COLD_SIZES = (10, 5000, 2_500_000)
 SLOTS = 3
 READ, WRITE, UPDATE, APPEND = os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND
 TAKEN = frozenset({"ENOTEMPTY", "EEXIST"})
@@ -154,7 +157,7 @@ class World:
                         found.append(f"open file {number} has {field} {have}, should be {want}")
                 if one.reads:
                     want, have = (
-                        outcome(lambda at=at: digest(os.pread(at, 1 << 20, 0))) for at in (one.plain, one.ours)
+                        outcome(lambda at=at: digest(os.pread(at, 4 << 20, 0))) for at in (one.plain, one.ours)
                     )
                     if want != have:
                         found.append(f"open file {number} reads {have}, should be {want}")
@@ -434,6 +437,26 @@ class World:
             self.sides.foreign.delete(f"{self.name}/{name}")
             os.unlink(f"{self.plain}/{name}")
             self.sides.refresh(f"{self.name}/{name}".rpartition("/")[0])
+
+    def cold_reader(self, slot: int, name: str, other: str, size: int, how: str) -> None:
+        """Open what this host has no bytes of, and take its name, or its bytes from the store, before it is read."""
+        if not self._foreign_may_change(name) or self.kind(name) not in {"", "-"}:
+            return
+        self.foreign_put(name, size)
+        self.open(slot, name, READ)
+        if size > PARTLY:
+            self.by_handle(slot, lambda descriptor: os.pread(descriptor, 10, 5))
+        if how == "unlink":
+            self.unlink(name)
+        elif how == "replace":
+            self.write(other, 10)
+            self.rename(other, name)
+        elif how == "rename":
+            self.rename(name, other)
+        else:
+            self.rename(name, other)
+            self.unlink(other)
+        self.sync()
 
     def _foreign_may_change(self, name: str) -> bool:
         path = f"{self.plain}/{name}"
