@@ -6,7 +6,6 @@ registry. After a fork the child makes engines of its own.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import os
@@ -210,6 +209,10 @@ class Engine:
         for uploader in self.uploaders.values():
             uploader.wake()
 
+    def owes(self) -> bool:
+        """Whether a store lacks anything: contents, names, records of attributes, or the end of a mark in them."""
+        return any(route.marked or not self.journal.is_empty(route.backend.identity) for route in self._all_routes())
+
     async def drain(self, timeout: float | None = None) -> None:
         """Wait until nothing is pending; raises the first failure, or TimedOut."""
         for route in self._all_routes():
@@ -306,7 +309,7 @@ _inherited: list[Engine] = []
 
 def _at_exit() -> None:
     for engine in list(_registry.values()):
-        if engine.daemon or not any(engine.journal.count(identity)[0] for identity in engine.uploaders):
+        if engine.daemon or not engine.owes():
             continue
         with contextlib.suppress(TimeoutError):
             try:
@@ -318,4 +321,6 @@ def _at_exit() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-atexit.register(_at_exit)
+# Not `atexit`: by then executors take no more work, and most stores need one. Handlers run in reverse order of their
+# registration, that of concurrent.futures came first.
+threading._register_atexit(_at_exit)  # type: ignore[attr-defined]  # noqa: SLF001 - no public way
