@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .arc import ARCCache
+from .arc import ARCCache, ARCState
 from .blocks import BLOCK
 from .disk import DiskCache
 from .epochs import Epochs
@@ -15,6 +15,7 @@ from .ttl import TTLCache
 __all__ = [
     "BLOCK",
     "ARCCache",
+    "ARCState",
     "CacheStats",
     "DiskCache",
     "Epochs",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Generic, TypeVar
 
@@ -31,6 +31,32 @@ PATIENCE: Final = 4.0
 _ABSENT: Final = object()
 
 
+@dataclass(slots=True)
+class ARCCounts:
+    """What happened since the cache was made.
+
+    Attributes
+    ----------
+    recent_hits, frequent_hits, misses : int
+        Values looked up that were in T1 (and moved to T2), in T2, in neither.
+    recent_ghost_hits, frequent_ghost_hits : int
+        Items stored whose keys were in B1, in B2.
+    recent_evictions, frequent_evictions : int
+        Items evicted from T1, from T2.
+    adjustments : int
+        Changes of the target.
+    """
+
+    recent_hits: int = 0
+    frequent_hits: int = 0
+    misses: int = 0
+    recent_ghost_hits: int = 0
+    frequent_ghost_hits: int = 0
+    recent_evictions: int = 0
+    frequent_evictions: int = 0
+    adjustments: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ARCState:
     """What a cache consists of, in entries and in units of ``getsizeof``.
@@ -47,6 +73,8 @@ class ARCState:
         p, the size that T1 should have.
     evictions, refusals : int
         Items evicted, and items that `ARCCache.offer` did not take.
+    counts : ARCCounts
+        What led there.
     """
 
     recent: int
@@ -58,6 +86,7 @@ class ARCState:
     target: int
     evictions: int
     refusals: int
+    counts: ARCCounts
 
 
 @dataclass(slots=True)
@@ -169,8 +198,8 @@ class ARCCache(MutableMapping[K, V]):
         self._recent_ghosts: _Ghosts[K] = _Ghosts(ghosts)
         self._frequent_ghosts: _Ghosts[K] = _Ghosts(ghosts)
         self._target = 0
-        self._evictions = 0
         self._refusals = 0
+        self._counts = ARCCounts()
 
     # -- the mapping ---------------------------------------------------------------------------------------------------
 
@@ -193,10 +222,13 @@ class ARCCache(MutableMapping[K, V]):
         item = self._frequent.items.get(key)
         if item is not None:
             self._frequent.items.move_to_end(key)
+            self._counts.frequent_hits += 1
         elif key in self._recent.items:
             item = self._recent.take(key)
             self._frequent.add(key, item)
+            self._counts.recent_hits += 1
         else:
+            self._counts.misses += 1
             return self.__missing__(key)
         item.uses.note(self._clock())
         return item.value
@@ -228,7 +260,10 @@ class ARCCache(MutableMapping[K, V]):
 
     def get(self, key: K, default: Any = None) -> Any:
         """The value, or ``default``; `__missing__` is not asked."""
-        return self[key] if key in self else default  # noqa: SIM401 - this is that `get`
+        if key in self:
+            return self[key]
+        self._counts.misses += 1
+        return default
 
     def pop(self, key: K, default: Any = _ABSENT) -> Any:
         """Remove a key, without a trace, and return its value."""
@@ -258,6 +293,11 @@ class ARCCache(MutableMapping[K, V]):
 
     # -- beyond it -----------------------------------------------------------------------------------------------------
 
+    def peek(self, key: K) -> V | None:
+        """The value, or None; no use."""
+        item = self._frequent.items.get(key) or self._recent.items.get(key)
+        return None if item is None else item.value
+
     def offer(self, key: K, value: V) -> bool:
         """Store an item unless others are worth more.
 
@@ -284,8 +324,9 @@ class ARCCache(MutableMapping[K, V]):
             recent_ghosts=len(self._recent_ghosts),
             frequent_ghosts=len(self._frequent_ghosts),
             target=self._target,
-            evictions=self._evictions,
+            evictions=self._counts.recent_evictions + self._counts.frequent_evictions,
             refusals=self._refusals,
+            counts=replace(self._counts),
         )
 
     def _put(self, key: K, value: V, *, contested: bool) -> bool:
@@ -323,12 +364,18 @@ class ARCCache(MutableMapping[K, V]):
         """The ghosts among which the key is; the part that would have kept it grows."""
         once, often = len(self._recent_ghosts), len(self._frequent_ghosts)
         if key in self._recent_ghosts:
-            self._target = min(self._max_target, self._target + int(size * max(1.0, often / once)))
+            self._counts.recent_ghost_hits += 1
+            self._aim(min(self._max_target, self._target + int(size * max(1.0, often / once))))
             return self._recent_ghosts
         if key in self._frequent_ghosts:
-            self._target = max(0, self._target - int(size * max(1.0, once / often)))
+            self._counts.frequent_ghost_hits += 1
+            self._aim(max(0, self._target - int(size * max(1.0, once / often))))
             return self._frequent_ghosts
         return None
+
+    def _aim(self, target: int) -> None:
+        self._counts.adjustments += target != self._target
+        self._target = target
 
     def _make_room(self, size: int, now: float, challenger: Uses | None = None) -> bool:
         """Evict until ``size`` more fits; False if an item that would have to go is worth more than the challenger."""
@@ -356,5 +403,6 @@ class ARCCache(MutableMapping[K, V]):
         item = residents.take(key)
         ghosts = self._recent_ghosts if residents is self._recent else self._frequent_ghosts
         ghosts.add(key, item.uses)
-        self._evictions += 1
+        self._counts.recent_evictions += residents is self._recent
+        self._counts.frequent_evictions += residents is self._frequent
         return item
