@@ -26,11 +26,15 @@ class OpenState:
         Of the local file while the kernel uses it directly; None: the daemon answers READ and WRITE.
     handles, writers : int
         Open file descriptions, and those of them that may write.
+    position : int
+        Where the last READ that the daemon answered from the local file ended.
+    sequential : bool
+        The kernel was told that the local file is read in order.
     untouched : tuple or None
         Size and mtime of the staging file when it was made from existing bytes: until they move, the entry's times count.
     """
 
-    __slots__ = ("backing_id", "handles", "reader", "staged", "untouched", "writers")
+    __slots__ = ("backing_id", "handles", "position", "reader", "sequential", "staged", "untouched", "writers")
 
     def __init__(self, reader: AnyReader | None = None, staged: StagedFile | None = None) -> None:
         self.reader = reader
@@ -38,6 +42,8 @@ class OpenState:
         self.backing_id: int | None = None
         self.handles = 0
         self.writers = 0
+        self.position = 0
+        self.sequential = False
         self.untouched: tuple[int, int] | None = None
 
     def touched(self) -> bool:

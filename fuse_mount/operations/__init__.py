@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.fuse_mount.protocol import Opcode
 
-from . import attributes, directories, files, namespace, ranges, xattrs
+from . import attributes, directories, files, namespace, ranges, reads, xattrs
 
 if TYPE_CHECKING:
     from fsdriver.fuse_mount.filesystem import FileSystem
@@ -67,5 +67,5 @@ which it then does itself or refuses."""
 def bind(fs: FileSystem, session: Callable[[], Session]) -> dict[int, Operation]:
     """The operations of one mount, by opcode."""
     table: dict[int, Operation] = {opcode: partial(operation, fs) for opcode, operation in _TABLE.items()}
-    table[Opcode.READ] = files.Reads(fs, session)
+    table[Opcode.READ] = reads.Reads(fs, session)
     return table

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdriver.cache import Reader
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import AlreadyExists, NotFound, ReadOnly, Stale
 from fsdriver.fuse_mount.handles import FileHandle
@@ -20,7 +18,6 @@ from fsdriver.fuse_mount.protocol import (
     OPEN_IN,
     OPEN_KILL_SUIDGID,
     OPEN_OUT,
-    READ_IN,
     RELEASE_IN,
     WRITE_IN,
     WRITE_KILL_SUIDGID,
@@ -28,17 +25,16 @@ from fsdriver.fuse_mount.protocol import (
     OpenFlag,
     name_of,
 )
-from fsdriver.fuse_mount.session import MAX_WRITE
 from fsdriver.fuse_mount.synthetic import Probe, SyntheticFile
 
 from .namespace import check_name, new_attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
-    from fsdriver.fuse_mount.session import Reply, Request, Session
+    from fsdriver.fuse_mount.session import Reply, Request
     from fsdriver.staging import StagedFile
 
     Answer = Reply | Coroutine[Any, Any, Reply]
@@ -46,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _CHANGING: Final = os.O_ACCMODE | os.O_TRUNC
-_NO_WAIT_REFUSED: Final = {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS}
 
 
 # -- opening ---------------------------------------------------------------------------------------------------------
@@ -164,81 +159,6 @@ async def _tmpfile(fs: FileSystem, parent: Node, mode: int, uid: int, gid: int) 
         mtime_ns=changes.mtime_ns or 0, ctime_ns=changes.ctime_ns or 0, ino=node.ino, staging=str(staged.path),
     )  # fmt: skip
     return _created(fs, node, staged, entry)
-
-
-# -- reading ---------------------------------------------------------------------------------------------------------
-
-
-class Reads:
-    """READ, where the kernel does not read the local file itself.
-
-    What the page cache of the local file has is answered by the reader thread out of one buffer; what is on disk by a worker;
-    what is in the store when it has arrived.
-    """
-
-    def __init__(self, fs: FileSystem, session: Callable[[], Session]) -> None:
-        self._fs = fs
-        self._session = session
-        self._buffer = memoryview(bytearray(MAX_WRITE))
-        self._no_wait = hasattr(os, "RWF_NOWAIT")
-
-    def __call__(self, request: Request) -> Answer:
-        number, offset, size, *_ = READ_IN.unpack_from(request.body)
-        handle = self._fs.handles.files[number]
-        if handle.data is not None:
-            return handle.data[offset : offset + size]
-        state = handle.node.opened
-        if state is None:
-            raise Stale("it is not open")
-        descriptor = state.descriptor()
-        if descriptor is not None:
-            return self._read_local(request.unique, descriptor, offset, size)
-        reader = state.reader
-        if reader is None:
-            raise Stale("it has no bytes")
-        data = reader.read_now(offset, size)
-        if data is not None:
-            return data
-        if isinstance(reader, Reader) and reader.small:
-            proceed = self._session().defer(request)
-            if not reader.fetch_now(lambda: proceed(partial(_read, reader, offset, size))):
-                proceed(partial(reader.read, offset, size))
-            return None
-        return reader.read(offset, size)
-
-    def _read_local(self, unique: int, descriptor: int, offset: int, size: int) -> Reply:
-        wanted = self._buffer[:size]
-        if self._no_wait:
-            try:
-                done = os.preadv(descriptor, [wanted], offset, os.RWF_NOWAIT)
-                if done == size or offset + done >= os.fstat(descriptor).st_size:
-                    return wanted[:done]
-            except BlockingIOError:
-                pass  # not in memory: a worker waits for the disk
-            except OSError as error:
-                if error.errno not in _NO_WAIT_REFUSED:
-                    raise
-                log.info("this file system has no RWF_NOWAIT, workers do all reads: %s", error)
-                self._no_wait = False
-        # The descriptor may be closed while the read waits; a duplicate is not.
-        self._fs.disk.submit(self._read_blocking, unique, os.dup(descriptor), offset, size)
-        return None
-
-    def _read_blocking(self, unique: int, descriptor: int, offset: int, size: int) -> None:
-        session = self._session()
-        try:
-            data = os.pread(descriptor, size, offset)
-        except OSError as error:
-            session.fail(unique, error.errno or errno.EIO)
-        else:
-            session.reply(unique, data)
-        finally:
-            os.close(descriptor)
-
-
-def _read(reader: Reader, offset: int, size: int) -> Answer:
-    data = reader.read_now(offset, size)
-    return data if data is not None else reader.read(offset, size)
 
 
 # -- writing and committing ------------------------------------------------------------------------------------------

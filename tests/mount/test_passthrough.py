@@ -94,6 +94,24 @@ def test_off_by_an_option(trees):
     assert read_and_write(tree)["WRITE"]
 
 
+@pytest.mark.parametrize("read_ahead", [0, 128, 4096])
+def test_without_it_a_cached_file_is_read_from_the_disk(trees, read_ahead):
+    tree = trees().mount(f"passthrough=off,read_ahead={read_ahead}")
+    path, data = tree.root / "f", os.urandom(4_000_123)
+    path.write_bytes(data)
+    tree.command("sync", str(tree.root))
+    assert path.read_bytes() == data
+    before = tree.status()["requests"]["READ"]
+    for file in (path, *(one for one in (tree.places / "cache" / "objects").rglob("*") if one.is_file())):
+        with file.open("rb") as opened:
+            os.fdatasync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with path.open("rb", buffering=0) as file:
+        assert b"".join(iter(lambda: file.read(100_000), b"")) == data
+        assert all(os.pread(file.fileno(), 5000, at) == data[at : at + 5000] for at in range(3_990_000, 0, -301_000))
+    assert tree.status()["requests"]["READ"] > before
+
+
 def test_a_kernel_that_does_not_offer_it(trees):
     tree = trees()
     subprocess.run(
