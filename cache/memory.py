@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 MIB: Final = 1 << 20
-IN_FLIGHT_BYTES: Final = 64 * MIB
+IN_FLIGHT_BYTES: Final = 48 * MIB
 KEPT_BYTES: Final = 32 * MIB
 
 

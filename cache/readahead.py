@@ -15,6 +15,8 @@ LARGEST_WINDOW: Final = LARGEST_REQUEST * REQUESTS_AHEAD
 
 _STREAMS: Final = 8
 _GROWTH: Final = 4
+_PROVEN: Final = 4 * MIB
+"""Bytes after which a stream is likely to go on: columns and tensors are read in order too, but end sooner."""
 _ESTABLISHED: Final = 1 * MIB
 _DISORDER: Final = 2 * MIB
 
@@ -37,7 +39,8 @@ class _Stream:
 class ReadAhead:
     """Finds sequential streams among the reads of one reader.
 
-    A read that continues another makes a stream; its window is four times what it has read, from 1 MiB to 32 MiB.
+    A read that continues another makes a stream; its window is as much as it has read, four times that from 4 MiB on, and
+    from 1 MiB to 32 MiB in all.
     Random reads make none, so nothing is fetched that they did not ask for. Once a stream has read 1 MiB, reads up to
     2 MiB from its position belong to it: the kernel sends its own read-ahead slightly out of order. Thread-safe.
 
@@ -68,7 +71,8 @@ class ReadAhead:
                 self._streams.insert(0, stream)
             stream.run += end - start
             stream.position = max(stream.position, end)
-            window = min(max(SMALLEST_REQUEST, _GROWTH * stream.run), self._window)
+            growth = _GROWTH if stream.run >= _PROVEN else 1
+            window = min(max(SMALLEST_REQUEST, growth * stream.run), self._window)
             request = min(max(SMALLEST_REQUEST, window // REQUESTS_AHEAD), LARGEST_REQUEST)
             return Plan(stream.position, min(stream.position + window, self._size), request)
 

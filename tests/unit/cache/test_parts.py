@@ -84,6 +84,18 @@ def test_a_stream_grows_its_window_and_requests() -> None:
     assert plans[-1] == Plan(position, position + LARGEST_WINDOW, LARGEST_REQUEST)
 
 
+def test_a_short_stream_fetches_no_more_ahead_than_it_has_read() -> None:
+    """Columns of a parquet file: each is read in order, and then another one far away."""
+    ahead = ReadAhead(1 << 30)
+    for start in range(0, 1 << 30, 50 * MIB):
+        for step in range(3):
+            plan = ahead.observe(start + step * MIB, start + (step + 1) * MIB)
+            if step == 0:
+                assert plan is None
+            else:
+                assert plan == Plan(start + (step + 1) * MIB, start + 2 * (step + 1) * MIB, MIB)
+
+
 def test_random_reads_make_no_plan() -> None:
     ahead = ReadAhead(1 << 30)
     assert [ahead.observe(offset * MIB, offset * MIB + BLOCK) for offset in (5, 900, 3, 77, 5, 901)] == [None] * 6
