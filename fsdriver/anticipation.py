@@ -61,4 +61,6 @@ class Anticipation:
 
     def give_up(self, directory: str) -> None:
         """The directory has proved to be large."""
+        if len(self._large) >= _WATCHED:
+            self._large.clear()
         self._large.add(directory)

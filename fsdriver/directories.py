@@ -26,9 +26,19 @@ class _Missing:
 MISSING: Final = _Missing()
 """Known not to exist."""
 
+LIMIT: Final = 64 << 20
+"""Bytes that the memory of one route may take by default."""
+MOST_ABSENT: Final = 10_000
+"""Names of one directory that are known not to exist."""
 NEVER: Final = float("-inf")
 PAGE: Final = 1000
 """Entries of a page of a listing."""
+# Bytes of Python objects, measured with names of 16 characters: an estimate that bounds, not a count.
+_DIRECTORY_BYTES: Final = 850
+_ENTRY_BYTES: Final = 450
+_TOLD_BYTES: Final = 65
+_ABSENT_BYTES: Final = 120
+_RECORD_BYTES: Final = 650
 _CENTURIES: Final = 1e10
 """Seconds that stand for an infinite time to live: what was never told is older than that."""
 
@@ -69,6 +79,8 @@ class Directory:
         Its attribute object.
     changes : dict or None
         While a listing is under way: what this process changed meanwhile.
+    weighed : int
+        `weight` when that was last looked at.
     """
 
     epoch_name: str
@@ -86,6 +98,19 @@ class Directory:
     attributes: AttributeObject | None = None
     attributes_at: float = NEVER
     changes: dict[str, Entry | None] | None = None
+    weighed: int = 0
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory it takes."""
+        records = 0 if self.attributes is None else len(self.attributes.entries)
+        return (
+            _DIRECTORY_BYTES
+            + len(self.entries) * _ENTRY_BYTES
+            + len(self.learned) * _TOLD_BYTES
+            + len(self.absent) * _ABSENT_BYTES
+            + records * _RECORD_BYTES
+        )
 
     def told_at(self, name: str) -> float:
         """When a known name was last told about."""
@@ -112,7 +137,7 @@ class Directories:
     ttl, negative_ttl : float
         Seconds that entries and absences are trusted.
     limit : int
-        Most entries kept in memory, over all directories.
+        Bytes, over all directories. A single directory may be larger while its listing is fresh.
     clock : callable
         Monotonic seconds.
     """
@@ -124,7 +149,7 @@ class Directories:
         ttl: float,
         negative_ttl: float,
         clock: Callable[[], float],
-        limit: int = 500_000,
+        limit: int = LIMIT,
     ) -> None:
         self.ttl = min(ttl, _CENTURIES)
         self.negative_ttl = negative_ttl
@@ -134,17 +159,24 @@ class Directories:
         self._epoch_name = epoch_name
         self._limit = limit
         self._directories: OrderedDict[str, Directory] = OrderedDict()
-        self._count = 0
+        self._weight = 0
         self._forgotten = NEVER
         self._untold: dict[str, Directory] | None = None
 
     def current(self, path: str) -> Directory | None:
-        """The directory, unless another process changed it since it was learned."""
+        """The directory, unless another process changed it since it was learned; call with the lock held."""
         directory = self._directories.get(path)
         if directory is not None and directory.epoch != self._epochs.value(directory.epoch_name):
             self._forget(path)
             return None
+        if directory is not None:
+            self._directories.move_to_end(path)
         return directory
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes of memory all this takes."""
+        return self._weight
 
     def at(self, path: str) -> Directory:
         """The directory's memory, made if there is none."""
@@ -153,7 +185,7 @@ class Directories:
             if directory is None:
                 name = self._epoch_name(path)
                 directory = self._directories[path] = Directory(name, self._epochs.value(name))
-            self._directories.move_to_end(path)
+                self._weigh(directory)
             return directory
 
     def peek(self, path: str) -> Entry | _Missing | None:
@@ -277,6 +309,7 @@ class Directories:
                 own.own, own.own_at = entry, now
             elif path and entry is None:
                 self._drop(path)
+            self._trim(split(path)[0])
             return entry
 
     def tells_directory(self, path: str) -> bool:
@@ -301,6 +334,14 @@ class Directories:
             if directory.own is None or directory.own_at <= asked:
                 directory.own, directory.own_at = entry, self.clock()
             return directory.own
+
+    def learn_attributes(self, path: str, directory: Directory, stored: AttributeObject, asked: float) -> None:
+        """The store told the attribute object of a directory (`at`)."""
+        with self.lock:
+            directory.attributes, directory.attributes_at = stored, asked
+            if self._directories.get(path) is directory:
+                self._weigh(directory)
+                self._trim(path)
 
     def begin_listing(self, path: str) -> Directory:
         """A listing starts: from now on what this process changes is noted, to be applied on top of it."""
@@ -372,7 +413,6 @@ class Directories:
             return True
 
     def _fill(self, directory: Directory, entries: dict[str, Entry], unverified: set[str], when: float) -> None:
-        self._count += len(entries) - len(directory.entries)
         directory.entries = entries
         directory.subdirectories = sum(entry.kind is Kind.DIRECTORY for entry in entries.values())
         directory.learned.clear()
@@ -380,6 +420,7 @@ class Directories:
         directory.unverified = unverified
         directory.listed_at = directory.complete_at = when
         directory.generation = object()
+        self._weigh(directory)
 
     def change(self, path: str, entry: Entry | None) -> None:
         """A path was changed here: remember it, and tell the other processes."""
@@ -398,6 +439,7 @@ class Directories:
                     directory.changes[name] = entry
                 self._set(directory, name, entry, now)
                 self._bump(directory)
+                self._trim(parent)
 
     def touch(self, path: str) -> None:
         """Tell other processes that a directory changed in a way this process already knows."""
@@ -426,7 +468,7 @@ class Directories:
             for p in doomed:
                 directory = self._directories.pop(p, None)
                 if directory is not None:
-                    self._count -= len(directory.entries)
+                    self._weight -= directory.weighed
 
     def forget_entry(self, path: str) -> None:
         """Remember nothing of one path: neither its entry nor, if it is a directory, its listing."""
@@ -439,6 +481,7 @@ class Directories:
                 directory.learned.pop(name, None)
                 directory.complete_at = NEVER
                 directory.generation = object()
+                self._weigh(directory)
             self.forget(path)
 
     @contextlib.contextmanager
@@ -477,29 +520,40 @@ class Directories:
             self._pop(directory, name)
             directory.learned.pop(name, None)
             directory.absent[name] = now
-            if len(directory.absent) > 10_000:
+            if len(directory.absent) > MOST_ABSENT:
                 directory.absent.clear()
+            self._weigh(directory)
             return
         directory.absent.pop(name, None)
         known = directory.entries.get(name)
-        self._count += known is None
         directory.subdirectories += entry.kind is Kind.DIRECTORY
         directory.subdirectories -= known is not None and known.kind is Kind.DIRECTORY
         directory.entries[name] = entry
         directory.learned[name] = now
+        self._weigh(directory)
 
     def _pop(self, directory: Directory, name: str) -> None:
         if (known := directory.entries.pop(name, None)) is not None:
-            self._count -= 1
             directory.subdirectories -= known.kind is Kind.DIRECTORY
 
     def _drop(self, path: str) -> None:
         if path in self._directories:
             self._forget(path, below=True)
 
+    def _weigh(self, directory: Directory) -> None:
+        weight = directory.weight
+        self._weight += weight - directory.weighed
+        directory.weighed = weight
+
     def _trim(self, keep: str) -> None:
-        for path in list(self._directories):
-            if self._count <= self._limit:
-                return
-            if path != keep and self._directories[path].changes is None:
-                self._forget(path)
+        """Forget what was not needed for longest, until the rest fits; ``keep`` last, and not while it is fresh."""
+        while self._weight > self._limit:
+            idle = (path for path, directory in self._directories.items() if directory.changes is None and path != keep)
+            oldest = next(idle, None)
+            if oldest is not None:
+                self._forget(oldest)
+                continue
+            kept = self._directories.get(keep)
+            if kept is not None and kept.changes is None and self.clock() - kept.complete_at > self.ttl:
+                self._forget(keep)
+            return

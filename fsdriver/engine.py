@@ -146,6 +146,7 @@ class Engine:
             read_only=config.read_only or backend.capabilities.read_only,
             posix=config.posix == "full",
             foreign_metadata=config.foreign_metadata,
+            most_remembered=self.config.cache.metadata,
             quota=config.quota,
             timeout=timeout,
         )

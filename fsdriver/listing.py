@@ -65,6 +65,8 @@ class Listing(Entries):
         Attribute objects are read and written.
     foreign_metadata : bool
         A stat of an object without attribute record asks for its user metadata (one HEAD).
+    most_remembered : int
+        Bytes of memory that names and attributes may take.
     """
 
     def __init__(
@@ -79,13 +81,14 @@ class Listing(Entries):
         negative_ttl: float,
         posix: bool,
         foreign_metadata: bool,
+        most_remembered: int,
     ) -> None:
         super().__init__(backend, prefix, defaults, foreign_metadata=foreign_metadata)
         self.journal = journal
         self.posix = posix
         self.hidden = 0
         self.uncommitted: dict[str, Uncommitted] = {}
-        self.memory = Directories(epochs, self._epoch_name, ttl, negative_ttl, time.monotonic)
+        self.memory = Directories(epochs, self._epoch_name, ttl, negative_ttl, time.monotonic, most_remembered)
         self.described = Described(
             self._described,
             epochs,
@@ -136,7 +139,7 @@ class Listing(Entries):
                 stored, asked = NO_ATTRIBUTES, self.described.asked
             else:
                 stored, asked = await self.stored_attributes(path), self.memory.clock()
-            memory.attributes, memory.attributes_at = stored, asked
+            self.memory.learn_attributes(path, memory, stored, asked)
         return stored
 
     async def stored_attributes(self, path: str) -> AttributeObject:

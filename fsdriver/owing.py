@@ -42,7 +42,7 @@ class Owing(Lookup):
     def __init__(self, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
         super().__init__(
             backend, prefix, services.journal, services.epochs, defaults, ttl=policy.ttl, negative_ttl=policy.negative_ttl,
-            posix=policy.posix, foreign_metadata=policy.foreign_metadata,
+            posix=policy.posix, foreign_metadata=policy.foreign_metadata, most_remembered=policy.most_remembered,
         )  # fmt: skip
         self.policy = policy
         self.services = services
@@ -331,7 +331,7 @@ class Owing(Lookup):
                 continue
             if merged.version and stored.version == ABSENT:
                 self.described.created(directory)
-            memory.attributes, memory.attributes_at = merged, self.memory.clock()
+            self.memory.learn_attributes(directory, memory, merged, self.memory.clock())
             # Others remember the object as it was: they must ask for it again before the journal forgets what it lacked.
             self.memory.touch(directory)
             self.journal.finish_attributes(owed.values())

@@ -41,6 +41,8 @@ class Policy:
     ttl, negative_ttl : float
         Seconds; infinite for immutable routes.
     read_only, posix, foreign_metadata : bool
+    most_remembered : int
+        Bytes of memory that names and attributes of the route may take.
     quota : int or None
         Bytes that statfs reports.
     timeout : float
@@ -54,5 +56,6 @@ class Policy:
     read_only: bool
     posix: bool
     foreign_metadata: bool
+    most_remembered: int
     quota: int | None
     timeout: float

@@ -296,6 +296,7 @@ class MountServer:
             "cache": asdict(self.engine.cache.stats()),
             "routes": [
                 {"path": route.path, "backend": route.backend.identity, "hidden_names": route.hidden,
+                 "remembered_bytes": route.memory.weight,
                  "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
             ],
         }  # fmt: skip

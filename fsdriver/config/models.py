@@ -43,6 +43,9 @@ class CacheConfig(_Table):
     memory: Size = 64 << 20
     """Most bytes of small files (up to 1 MiB) that a Python process keeps in its memory; 0 turns that off. A mount keeps none:
     the kernel does."""
+    metadata: Size = 64 << 20
+    """Most bytes of memory that a process spends on the names and attributes of one route: about 500 a file, and 600 more
+    for one whose mode, owner or times were set. A single directory may take more while its listing is fresh."""
     isolate: bool = False
     """Keep files read with different credentials apart, for several people who share one uid. Not acted on yet."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fsdriver.attributes import AttributeObject
 from fsdriver.cache import Epochs
 from fsdriver.directories import MISSING, Directories
 from fsdriver.entry import Entry, Kind
@@ -94,13 +95,88 @@ def test_removing_a_directory_forgets_all_below(memory: Directories) -> None:
     assert memory.peek("d/e/f") is None
 
 
-def test_memory_is_bounded(tmp_path: Path, clock: Clock) -> None:
-    memory = Directories(Epochs(tmp_path / "epochs"), lambda path: path, 10, 1, clock, limit=100)
+KIB = 1 << 10
+
+
+def small(tmp_path: Path, clock: Clock, limit: int) -> Directories:
+    return Directories(Epochs(tmp_path / "epochs"), lambda path: path, 10, 1, clock, limit=limit)
+
+
+def listed(memory: Directories, path: str, count: int) -> None:
+    memory.install(path, {str(i): FILE for i in range(count)}, set(), memory.begin_listing(path))
+
+
+def weighed(memory: Directories) -> int:
+    """What `weight` should be."""
+    return sum(directory.weight for directory in memory._directories.values())
+
+
+def test_listings_are_bounded(tmp_path: Path, clock: Clock) -> None:
+    memory = small(tmp_path, clock, 50 * KIB)
     for number in range(20):
-        path = f"d{number}"
-        memory.install(path, {str(i): FILE for i in range(30)}, set(), memory.begin_listing(path))
+        listed(memory, f"d{number}", 30)
+        assert memory.weight == weighed(memory) <= 50 * KIB
     kept = [number for number in range(20) if memory.listing(f"d{number}") is not None]
     assert kept == [17, 18, 19]
+
+
+def test_what_is_used_stays(tmp_path: Path, clock: Clock) -> None:
+    memory = small(tmp_path, clock, 50 * KIB)
+    for number in range(20):
+        listed(memory, f"d{number}", 30)
+        assert memory.peek("d0/1") == FILE
+    assert [number for number in range(20) if memory.listing(f"d{number}") is not None] == [0, 18, 19]
+
+
+@pytest.mark.parametrize("entry", [FILE, DIRECTORY, None], ids=["file", "directory", "absent"])
+@pytest.mark.parametrize("ours", [True, False])
+def test_single_names_are_bounded(tmp_path: Path, clock: Clock, entry: Entry | None, ours: bool) -> None:
+    memory = small(tmp_path, clock, 50 * KIB)
+    for number in range(2000):
+        path = f"d{number % 100}/{number}"
+        if ours:
+            memory.change(path, entry)
+        else:
+            memory.learn(path, entry, clock.now)
+        assert memory.weight == weighed(memory) <= 50 * KIB
+
+
+def test_attribute_objects_are_bounded(tmp_path: Path, clock: Clock) -> None:
+    memory = small(tmp_path, clock, 50 * KIB)
+    records = AttributeObject(entries={str(number): {} for number in range(20)})
+    for number in range(20):
+        path = f"d{number}"
+        memory.learn_attributes(path, memory.at(path), records, clock.now)
+        assert memory.weight == weighed(memory) <= 50 * KIB
+    assert memory.at("d19").attributes is records
+    assert memory.at("d0").attributes is None
+
+
+def test_a_directory_over_the_bound_is_remembered_alone_while_it_is_fresh(tmp_path: Path, clock: Clock) -> None:
+    memory = small(tmp_path, clock, 50 * KIB)
+    listed(memory, "before", 10)
+    listed(memory, "large", 1000)
+    assert len(memory.listing("large") or {}) == 1000
+    assert memory.listing("before") is None
+    assert memory.peek("large/7") == FILE
+    memory.change("large/new", FILE)
+    assert memory.peek("large/new") == FILE
+    clock.now += 11
+    memory.change("large/newer", FILE)
+    assert memory.weight == weighed(memory) <= 50 * KIB
+
+
+def test_changes_and_removals_keep_the_account(memory: Directories) -> None:
+    listed(memory, "d", 10)
+    memory.change("d/sub", DIRECTORY)
+    memory.made_empty("d/made", DIRECTORY)
+    memory.change("d/made/x", FILE)
+    memory.change("d/3", None)
+    memory.forget_entry("d/4")
+    memory.change("d/made", None)
+    assert memory.weight == weighed(memory)
+    memory.forget("", below=True)
+    assert memory.weight == weighed(memory) == 0
 
 
 def test_an_answer_that_was_asked_for_before_a_change_is_older_than_it(memory: Directories, clock: Clock) -> None:
