@@ -1,7 +1,7 @@
 """ARC: a cache of bounded size that weighs what was used lately against what is used often, by what it lately missed.
 
 Adaptive Replacement Cache, N. Megiddo and D. S. Modha, FAST 2003, for items of different sizes: all sizes, the target
-among them, are sums of ``getsizeof``. As the seed has it, the victim among the items used often is the coldest
+among them, are sums of ``getsizeof``. As in ipfs_kit_py, the victim among the items used often is the coldest
 (`fsdriver.cache.heat`), and the target is bounded; so a loop longer than the cache, of which ARC would keep nothing,
 keeps what fits.
 """

@@ -1,6 +1,6 @@
 """How much an item is worth keeping: how often, how lately and for how long it has been used.
 
-The formula is the seed's (TieredCacheManager, "heat score"). It is evaluated when it is asked for, never stored: what
+The formula is that of ipfs_kit_py (TieredCacheManager, "heat score"). It is evaluated when it is asked for, never stored: what
 is idle cools down by itself.
 """
 

@@ -103,7 +103,7 @@ class Listing(Entries):
         self._loads: dict[str, asyncio.Future[Mapping[str, Entry]]] = {}
 
     def key(self, path: str) -> str:
-        """Full key of a file's path; of an object shown with ``%file`` (C3), that object's."""
+        """Full key of a file's path; of an object shown with ``%file`` (`fsdriver.names`), that object's."""
         if path.endswith(names.FILE_SUFFIX) and (shared := self._shared_names.get(path)) is not None:
             return shared
         return super().key(path)

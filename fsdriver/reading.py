@@ -38,7 +38,7 @@ class Reading(NameChanges):
         return self._same_bytes.get((entry.ino, str(staged.path)), str(staged.path))
 
     def content_key(self, path: str, entry: Entry) -> ObjectKey:
-        """Where the cache keeps the bytes of an entry (C1)."""
+        """Where the cache keeps the bytes of an entry."""
         if entry.version is None:
             raise Stale("its bytes are not in the store yet", path)
         return ObjectKey(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)

@@ -1,8 +1,8 @@
 """One route: a path prefix of the tree, the store behind it, its policy, and the operations every face calls.
 
-Paths are relative to the route, without leading or trailing ``/``; ``""`` is the route's root. They are *names* (C3), never
-keys. Coroutines follow `fsdriver.runtime`: warm ones finish in the calling thread. Every change is visible to all faces of
-the process when its coroutine returns; with ``write = "through"`` the tiers have it then, with ``"back"`` the journal.
+Paths are relative to the route, without leading or trailing ``/``; ``""`` is the route's root. They are *names*, never keys
+(`fsdriver.names`). Coroutines follow `fsdriver.runtime`: warm ones finish in the calling thread. Every change is visible to all
+faces of the process when its coroutine returns; with ``write = "through"`` the tiers have it then, with ``"back"`` the journal.
 """
 
 from __future__ import annotations

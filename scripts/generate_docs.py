@@ -20,7 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from fsdriver.config import BackendConfig, CacheConfig, PolicyConfig, RouteConfig
-from fsdriver.config.seeds import S3Table
+from fsdriver.config.storage import S3Table
 from fsdriver.config.values import Secret, parse_duration, parse_mode, parse_size
 
 ROOT: Final = Path(__file__).parents[1]
@@ -78,7 +78,7 @@ A **size** is a number of bytes or a text: `"512 MiB"`, `"20G"` (powers of 1024)
 octal digits: `"0644"`. A **secret** is a text, which is never printed, or better a reference: `{ env = "NAME" }` or
 `{ file = "/path" }`, read at use.
 """
-SEED: Final = """\
+STORAGE: Final = """\
 ## `[storage.s3]`
 
 The table of earlier programs is accepted as it stands. It becomes the backend `s3` and, unless a route `/` is
@@ -92,7 +92,7 @@ def configuration() -> str:
     for name, model in TABLES:
         summary = (model.__doc__ or "").partition(": ")[2]
         parts.append(f"## `{name}`\n\n{summary[0].upper()}{summary[1:]}\n\n{_table(model)}")
-    parts.append(f"{SEED}\n{_table(S3Table, described=False)}")
+    parts.append(f"{STORAGE}\n{_table(S3Table, described=False)}")
     return "\n".join(parts)
 
 

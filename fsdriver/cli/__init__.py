@@ -1,4 +1,4 @@
-"""The command ``fsdriver`` (contract C5).
+"""The command ``fsdriver``.
 
 Command modules import what they need when they run, so that ``--help`` and mistakes are quick.
 """

@@ -1,4 +1,4 @@
-"""Finds, merges and validates the configuration (contract C6)."""
+"""Finds, merges and validates the configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from fsdriver.config.explain import Source, explain_model, explain_syntax, nearest
 from fsdriver.config.models import BackendConfig, CacheConfig, Config, RouteConfig
-from fsdriver.config.seeds import StorageTable, translate
+from fsdriver.config.storage import StorageTable, translate
 from fsdriver.errors import ConfigError
 
 SYSTEM_DIRECTORY: Final = Path("/etc/fsdriver")

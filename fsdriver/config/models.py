@@ -1,4 +1,4 @@
-"""The configuration as pydantic models: every key, its type, its unit and its default (contract C6).
+"""The configuration as pydantic models: every key, its type, its unit and its default.
 
 ``docs/configuration.md`` is generated from the descriptions here.
 """

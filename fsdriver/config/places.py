@@ -1,4 +1,4 @@
-"""Where cache, state and sockets live (contract C4): private folders of one uid on a local disk."""
+"""Where cache, state and sockets live: private folders of one uid on a local disk."""
 
 from __future__ import annotations
 

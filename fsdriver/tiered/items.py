@@ -51,7 +51,7 @@ class Item:
     metadata: Mapping[str, Any] | None
 
     def worth(self, now: float) -> float:
-        """What decides which items leave the disk first (the seed's DiskCache, "heat"); larger stays longer."""
+        """What decides which items leave the disk first ("heat" of ipfs_kit_py's DiskCache); larger stays longer."""
         idle, age = max(0.0, now - self.uses.last), max(0.0, now - self.added)
         return self.uses.count / (1.0 + idle / DAY) / math.sqrt(1.0 + age / DAY)
 

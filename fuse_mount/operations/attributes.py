@@ -202,7 +202,7 @@ def destroy(_: FileSystem, __: Request) -> Reply:
 
 
 def statfs(fs: FileSystem, request: Request) -> Reply:
-    """STATFS: 1 PiB or the route's quota (contract C7)."""
+    """STATFS: 1 PiB or the route's quota."""
     route = fs.table[request.nodeid].route
     total = (route.policy.quota if route is not None else None) or PEBIBYTE
     blocks = total // STATFS_BLOCK

@@ -1,4 +1,4 @@
-"""ARC: against a plain model, against the seed's recorded trace, as a mapping of cachetools, and on known patterns."""
+"""ARC: against a plain model, against a recorded trace of ipfs_kit_py, as a mapping of cachetools, and on known patterns."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def test_long_traces_are_as_in_a_plain_model(seed: int, pause: float) -> None:
         follow(cache, model, clock, (chance.choice(USUAL), key, key % 29 + 1))
 
 
-# -- the seed --------------------------------------------------------------------------------------------------------
+# -- ipfs_kit_py -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.feature("S2-04")

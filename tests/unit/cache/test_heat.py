@@ -1,4 +1,4 @@
-"""Heat, against the seed's vectors."""
+"""Heat, against recorded values of ipfs_kit_py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VECTORS = json.loads((Path(__file__).parents[2] / "data" / "cache_vectors.json")
 
 @pytest.mark.feature("S2-08")
 @pytest.mark.parametrize("case", VECTORS["heat_formula_idle_grid"], ids=str)
-def test_heat_is_that_of_the_seed(case: dict[str, Any]) -> None:
+def test_heat_is_that_of_ipfs_kit_py(case: dict[str, Any]) -> None:
     assert heat(case["access_count"], case["age_s"], case["idle_s"]) == pytest.approx(case["heat"], rel=1e-9, abs=1e-9)
 
 

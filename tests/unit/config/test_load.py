@@ -9,7 +9,7 @@ import pytest
 from fsdriver.config import find_config, from_url, load
 from fsdriver.errors import ConfigError
 
-SEED_FULL = """\
+STORAGE_FULL = """\
 [storage.s3]
 bucket = "my-scribe-bucket"
 region = "us-east-1"
@@ -22,7 +22,7 @@ pool_size = 10
 timeout_secs = 30
 max_retries = 3
 """
-SEED_LOCAL = """\
+STORAGE_LOCAL = """\
 [storage.s3]
 bucket = "test-bucket"
 region = "us-east-1"
@@ -31,7 +31,7 @@ access_key_id = "minioadmin"
 secret_access_key = "minioadmin"
 path_style = true  # Required for MinIO
 """
-SEED_AWS = """\
+STORAGE_AWS = """\
 [storage.s3]
 bucket = "production-scribe-bucket"
 region = "us-west-2"
@@ -62,9 +62,9 @@ def refused(path: Path, **environ: str) -> str:
 @pytest.mark.parametrize(
     ("text", "url", "region", "path_style", "keys"),
     [
-        (SEED_FULL, "s3://my-scribe-bucket", "us-east-1", True, True),
-        (SEED_LOCAL, "s3://test-bucket", "us-east-1", True, True),
-        (SEED_AWS, "s3://production-scribe-bucket", "us-west-2", False, False),
+        (STORAGE_FULL, "s3://my-scribe-bucket", "us-east-1", True, True),
+        (STORAGE_LOCAL, "s3://test-bucket", "us-east-1", True, True),
+        (STORAGE_AWS, "s3://production-scribe-bucket", "us-west-2", False, False),
     ],
 )
 def test_the_storage_table_becomes_a_backend_and_a_route(write, text, url, region, path_style, keys):
@@ -87,7 +87,7 @@ def test_the_storage_table_is_optional_and_its_unknown_keys_are_reported(write):
 
 @pytest.mark.feature("S1-01")
 def test_the_storage_table_beside_the_dialect(write):
-    text = SEED_LOCAL + '[backend.other]\nurl = "file:///srv"\n[[route]]\npath = "/"\ntiers = ["other", "s3"]\n'
+    text = STORAGE_LOCAL + '[backend.other]\nurl = "file:///srv"\n[[route]]\npath = "/"\ntiers = ["other", "s3"]\n'
     config = load(write(text), {})
     assert [route.tiers for route in config.route] == [["other", "s3"]]
 

@@ -53,7 +53,7 @@ def make(tmp_path: Path, clock: Clock) -> Iterator[Callable[..., TieredCacheMana
 
 
 @pytest.mark.feature("S2-01")
-def test_the_defaults_are_those_of_the_seed(make: Callable[..., TieredCacheManager]) -> None:
+def test_the_defaults_are_those_of_ipfs_kit_py(make: Callable[..., TieredCacheManager]) -> None:
     settings = make().settings.model_dump(exclude={"local_cache_path", "external_backends"})
     assert settings == VECTORS["default_config"]
     assert make(arc={"ghost_list_size": 7}).settings.arc.model_dump() == {
@@ -323,7 +323,7 @@ def shape(value: Any) -> Any:
 
 
 @pytest.mark.feature("S2-10")
-def test_statistics_have_the_seeds_shape(make: Callable[..., TieredCacheManager]) -> None:
+def test_statistics_have_the_shape_of_ipfs_kit_py(make: Callable[..., TieredCacheManager]) -> None:
     manager = make(memory_cache_size=1000, external_backends={"s3": {"enabled": False}})
     for number in range(20):
         manager.put(f"k{number}", bytes(100))
