@@ -9,6 +9,7 @@ answered at once and again when the daemon ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import json
@@ -34,6 +35,11 @@ log = logging.getLogger(__name__)
 Answer: TypeAlias = Mapping[str, Any]
 Command: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 LONGEST_LINE: Final = 64 << 20
+BACKLOG: Final = 128
+SPARE: Final = 4
+"""Descriptors kept for connections, for when the process may open no more."""
+ACCEPT_PAUSE: Final = 0.1
+"""Seconds until a connection is tried to be taken again that found no descriptor."""
 _CREDENTIALS: Final = struct.Struct("iII")  # pid uid gid: struct ucred
 
 
@@ -56,7 +62,9 @@ class ControlServer:
     def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
         self.path = path
         self._commands = commands
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._spare: list[int] = []
         self._inode = 0
         self._farewell: asyncio.Event | None = None
         self._last: Answer = {}
@@ -72,15 +80,23 @@ class ControlServer:
             listener.bind(address)
         self.path.chmod(0o600)
         self._inode = self.path.stat().st_ino
-        self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=LONGEST_LINE)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+        self._listener = listener
+        self._keep_spare()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
 
     async def stop(self, last: Answer) -> None:
         """Answer those who wait for the end with ``last``, and listen no more."""
         await on_loop()
-        if self._server is None or self._farewell is None:
+        if self._listener is None or self._accepting is None or self._farewell is None:
             return
         self._last = last
-        self._server.close()
+        self._accepting.cancel()
+        await asyncio.gather(self._accepting, return_exceptions=True)
+        self._listener.close()
+        while self._spare:
+            os.close(self._spare.pop())
         try:
             if self.path.stat().st_ino == self._inode:
                 self.path.unlink()
@@ -89,6 +105,29 @@ class ControlServer:
         self._farewell.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=2.0)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        """Take connections, also when programs have all descriptors: some are kept for that."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, _ = await loop.sock_accept(listener)
+            except OSError as error:
+                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    raise
+                if self._spare:
+                    os.close(self._spare.pop())
+                else:
+                    await asyncio.sleep(ACCEPT_PAUSE)
+                continue
+            reader = asyncio.StreamReader(LONGEST_LINE)
+            protocol = asyncio.StreamReaderProtocol(reader, self._serve)
+            await loop.connect_accepted_socket(lambda protocol=protocol: protocol, connection)  # type: ignore[misc]
+
+    def _keep_spare(self) -> None:
+        with contextlib.suppress(OSError):  # none is left: the next connection that ends leaves one
+            while len(self._spare) < SPARE:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -105,6 +144,9 @@ class ControlServer:
         finally:
             self._tasks.discard(task)
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self._keep_spare()
 
     async def _answers(self, line: bytes) -> AsyncIterator[Answer]:
         answer = await self._answer(line)

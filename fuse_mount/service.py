@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 FORMAT: Final = "%(levelname)s %(name)s: %(message)s"
 SYSLOG: Final = Path("/dev/log")
 LOG_SIZE: Final = 1 << 20
+FEW_FILES: Final = 4096
+"""Open files below which a hard limit is worth a warning."""
 
 
 def notify_service(*lines: str) -> None:
@@ -74,3 +76,9 @@ def raise_limits() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < FEW_FILES:
+        log.warning(
+            "%d open files are all that the hard limit allows this daemon; programs that open more here are told EMFILE: "
+            "raise LimitNOFILE= of the service, or ulimit -Hn",
+            hard,
+        )
