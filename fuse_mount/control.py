@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 Answer: TypeAlias = Mapping[str, Any]
 Command: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 LONGEST_LINE: Final = 64 << 20
+PATIENCE: Final = 10.0
+"""Seconds within which a daemon answers that is not hung."""
 BACKLOG: Final = 128
 SPARE: Final = 4
 """Descriptors kept for connections, for when the process may open no more."""
@@ -231,13 +233,28 @@ def ask(path: Path, directory: str, command: str, wait: float | None, fields: Ma
     return answer
 
 
-def unmount(mountpoint: str | os.PathLike[str], timeout: float) -> int:
-    """Upload what is pending, unmount, and wait for the daemon to end.
+def serving_process(directory: str) -> int | None:
+    """PID of the daemon that serves a mountpoint, whether or not it answers; None if there is none of this user."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(PATIENCE)
+        try:
+            with socket_address(socket_path(directory)) as address:
+                connection.connect(address)
+        except OSError:
+            return None
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return int(_CREDENTIALS.unpack(credentials)[0])
+
+
+def unmount(mountpoint: str | os.PathLike[str], timeout: float, *, force: bool = False) -> int:
+    """Upload what is pending, unmount, and wait for the daemon to end. Asks nothing of the mount itself, which may hang.
 
     Parameters
     ----------
     timeout : float
         Seconds for all of it.
+    force : bool
+        Detach the mount and end its connection if the daemon gives no answer.
 
     Returns
     -------
@@ -251,15 +268,30 @@ def unmount(mountpoint: str | os.PathLike[str], timeout: float) -> int:
         Nothing of ours is mounted there.
     """
     directory = resolve(mountpoint)
-    if is_stale(directory):
+    mount = mounted_at(directory)
+    if mount is None or mount.fstype != FSTYPE:
+        raise ConfigError("no fsdriver tree is mounted there", directory)
+    process = serving_process(directory)
+    if process is None and is_stale(directory):
         device.heal(directory)
         _say(f"{directory}: the daemon was gone already; the mount is detached. What it had not uploaded is journaled "
              "and is uploaded when the tree is mounted again.")  # fmt: skip
         return 1
-    mount = mounted_at(directory)
-    if mount is None or mount.fstype != FSTYPE:
-        raise ConfigError("no fsdriver tree is mounted there", directory)
     path = socket_path(directory)
+    try:
+        ask(path, directory, "status", PATIENCE, {})
+    except FsdriverError as error:
+        if process is None:
+            _say(f"{error}; it stays mounted")
+        elif force:
+            device.abort(mount)
+            device.unmount(directory, lazy=True)
+            _say(f"{directory}: its daemon (process {process}) gave no answer; the mount is detached. What was not uploaded "
+                 "is journaled and is uploaded when the tree is mounted again.")  # fmt: skip
+        else:
+            _say(f"{directory}: its daemon (process {process}) gives no answer. --force detaches the mount; what was "
+                 "acknowledged is journaled.")  # fmt: skip
+        return 1
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as watching:
         watching.settimeout(timeout)
         try:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fsdriver import errors
 from fsdriver.errors import FsdriverError
 
-from .control import socket_path
+from .control import serving_process, socket_path
 from .device import heal
 from .memory import keep_freed_memory, settle_collector
 from .mounts import check_mountpoint, resolve
@@ -52,7 +52,8 @@ def serve(config: Config, mountpoint: str | os.PathLike[str], *, options: MountO
         Why it could not be mounted.
     """
     directory = resolve(mountpoint)
-    heal(directory)
+    if serving_process(directory) is None:
+        heal(directory)
     check_mountpoint(directory)
     if foreground:
         log_to_stderr()

@@ -20,7 +20,7 @@ from typing import Final
 
 from fsdriver.errors import AccessDenied, FsdriverError, Unsupported
 
-from .mounts import FSTYPE, SUBTYPE, is_stale, mounted_at
+from .mounts import FSTYPE, SUBTYPE, Mounted, is_stale, mounted_at
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +164,18 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
     if done.returncode:
         code = errno.EBUSY if "busy" in done.stderr else errno.EINVAL
         raise OSError(code, done.stderr.strip() or os.strerror(code), directory)
+
+
+def abort(mount: Mounted) -> None:
+    """End the connection of a FUSE mount: whoever waits for its daemon is told ECONNABORTED (fuse-control, kernel docs)."""
+    control = f"/sys/fs/fuse/connections/{mount.device.rpartition(':')[2]}/abort"
+    try:
+        with open(control, "w", encoding="ascii") as file:
+            file.write("1")
+    except OSError as error:
+        log.warning(
+            "%s: programs that wait for its daemon go on waiting: %s: %s", mount.directory, control, error.strerror
+        )
 
 
 def heal(directory: str) -> bool:

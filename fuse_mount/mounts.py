@@ -64,7 +64,7 @@ def is_stale(directory: str) -> bool:
 
 
 def check_mountpoint(directory: str) -> None:
-    """Explain why nothing can be mounted on ``directory``; returns when something can.
+    """Explain why nothing can be mounted on ``directory``; returns when something can. Asks nothing of a mount of ours.
 
     Raises
     ------
@@ -75,6 +75,11 @@ def check_mountpoint(directory: str) -> None:
     ConfigError
         This program serves a tree there already.
     """
+    if (mount := mounted_at(directory)) is not None and mount.fstype == FSTYPE:
+        raise Busy(
+            f"the mountpoint is busy: {mount.source} is mounted there; unmount it first: fsdriver umount {directory}",
+            directory,
+        )
     try:
         status = os.stat(directory)
     except FileNotFoundError as error:
@@ -84,11 +89,6 @@ def check_mountpoint(directory: str) -> None:
     if not os.path.isdir(directory):
         raise NotDirectory(
             f"the mountpoint is not a directory (mode {status.st_mode:o}); give an empty directory", directory
-        )
-    if (mount := mounted_at(directory)) is not None and mount.fstype == FSTYPE:
-        raise Busy(
-            f"the mountpoint is busy: {mount.source} is mounted there; unmount it first: fsdriver umount {directory}",
-            directory,
         )
 
 

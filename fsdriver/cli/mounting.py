@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from fsdriver.cli.mounts import PLACE
 from fsdriver.cli.options import parse_options, prepare
 
 _OF_MOUNT8: Final = frozenset({"auto", "noauto", "defaults", "user", "users", "nouser", "owner", "group", "nofail"})
@@ -49,20 +50,21 @@ def mount(
 
 
 @click.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=PLACE)
 @click.option(
     "--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, help="Seconds to wait for uploads."
 )
-def umount(directory: Path, timeout: float) -> int:
+@click.option("--force", is_flag=True, help="Detach the mount if its daemon gives no answer.")
+def umount(directory: Path, timeout: float, force: bool) -> int:
     """Upload what is pending and unmount DIR; a status other than 0 says that something is not in the tiers."""
     from fsdriver.fuse_mount.control import unmount
 
-    return unmount(directory, timeout)
+    return unmount(directory, timeout, force=force)
 
 
 @click.command(hidden=True, context_settings={"ignore_unknown_options": True})
 @click.argument("source")
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=PLACE)
 @click.option("-o", "options", multiple=True)
 @click.option("-t", "kind", expose_value=False)
 @click.option("-N", "namespace", expose_value=False)

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Final
+
+import click
 
 from fsdriver.errors import NotFound
 from fsdriver.fuse_mount.mounts import FSTYPE, Mounted, mounts
+
+PLACE: Final = click.types.FuncParamType(Path)
+"""Type of an argument that may be in a mount; `click.Path` would ask the mount about it, which hangs if its daemon does."""
 
 
 def mounted() -> list[Mounted]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fsdriver.cli.mounts import locate, mounted
+from fsdriver.cli.mounts import PLACE, locate, mounted
 from fsdriver.errors import BackendError, FsdriverError
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("directory", metavar="[DIR]", required=False, type=click.Path(path_type=Path))
+@click.argument("directory", metavar="[DIR]", required=False, type=PLACE)
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def status(directory: Path | None, as_json: bool) -> int:
     """Show the mounts of this user, or the one at DIR."""
@@ -36,7 +36,7 @@ def status(directory: Path | None, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH", type=PLACE)
 def refresh(path: Path) -> None:
     """Forget what is cached of names and attributes at and below PATH."""
     point, inside = locate(path)
@@ -46,7 +46,7 @@ def refresh(path: Path) -> None:
 
 
 @click.command()
-@click.argument("path", metavar="PATH", type=click.Path(path_type=Path))
+@click.argument("path", metavar="PATH", type=PLACE)
 def sync(path: Path) -> None:
     """Wait until everything written at and below PATH is in the tiers."""
     point, inside = locate(path)

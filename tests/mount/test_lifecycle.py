@@ -60,6 +60,32 @@ def test_umount_of_a_busy_tree_says_so(local_tree):
     tree.umount()
 
 
+def test_umount_of_a_hung_daemon(local_tree):
+    """It says so, and waits for nothing that the daemon would have to answer; what was acknowledged is sent later."""
+    tree = local_tree.mount("ttl=0s")
+    (tree.root / "f").write_text("acknowledged")
+    (pid,) = tree.daemon_pids()
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        done = tree.command("mount", tree.url, str(tree.root), *_given(tree), check=False)
+        assert done.returncode != 0
+        assert "busy" in done.stderr
+        done = tree.command("umount", str(tree.root), check=False)
+        assert done.returncode == 1
+        assert f"process {pid}" in done.stderr
+        assert "--force" in done.stderr
+        assert str(tree.root) in Path("/proc/self/mountinfo").read_text()
+        done = tree.command("umount", "--force", str(tree.root), check=False)
+        assert done.returncode == 1
+        assert "is detached" in done.stderr
+        assert os.listdir(tree.root) == []
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not tree.daemon_pids())
+    tree.mount()
+    assert (tree.root / "f").read_text() == "acknowledged"
+
+
 def test_umount_of_what_is_not_mounted(trees):
     tree = trees()
     done = tree.command("umount", str(tree.root), check=False)
