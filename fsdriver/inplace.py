@@ -183,7 +183,7 @@ class InPlace(Reading):
         with self.memory.lock:
             fresh = self.uncommitted.get(path)
             entry = fresh.entry if fresh is not None else self.cached(path) or known
-            staged.committed, staged.written = signature(staged.descriptor), True
+            staged.committed, staged.written, staged.digest = signature(staged.descriptor), True, None
             size, mtime_ns = staged.committed
             entry = replace(
                 entry, size=size, mtime_ns=mtime_ns, ctime_ns=max(mtime_ns, entry.ctime_ns), version=None,

@@ -66,6 +66,22 @@ _WRITE: Final = (
 )
 """One statement, so one transaction where none is open: what closing a file costs."""
 
+_READY: Final = (
+    "inflight=0 AND held=0 AND not_before<=? AND NOT EXISTS "
+    "(SELECT 1 FROM pending AS reader WHERE reader.store=pending.store AND reader.source=pending.key "
+    "AND reader.key<>pending.key) "
+    "AND NOT (action='delete' AND substr(key, -1)='/' AND EXISTS "
+    "(SELECT 1 FROM pending AS child WHERE child.store=pending.store AND child.key>pending.key "
+    "AND child.key<substr(pending.key, 1, length(pending.key)-1)||'0')) "
+    "AND (pending.action='delete' OR NOT EXISTS "
+    "(SELECT 1 FROM pending AS before WHERE before.store=pending.store AND before.action='delete' AND before.key="
+    "CASE pending.action WHEN 'marker' THEN rtrim(pending.key, '/') ELSE pending.key||'/' END)) "
+    "AND (pending.action='delete' OR NOT EXISTS "
+    "(SELECT 1 FROM pending AS above WHERE above.store=pending.store AND above.key=pending.parent "
+    "AND above.action='marker'))"
+)
+"""Whether a row can be carried out at a time; see `Journal.ready`."""
+
 CHECKPOINT_PAGES: Final = 8192
 """Pages (32 MiB) of the log after which it is copied into the database: that waits for the disk, and one close waits for it."""
 _HELD: Final = "\0"
@@ -225,22 +241,7 @@ class Journal:
         pending below it: stores that keep real directories would refuse or leave it behind. For them too, a file waits until the
         directory that had its name is gone, a directory until the file is, and what is in a new directory until it is made.
         """
-        return self._rows(
-            "store=? AND inflight=0 AND held=0 AND not_before<=? AND NOT EXISTS "
-            "(SELECT 1 FROM pending AS reader WHERE reader.store=pending.store AND reader.source=pending.key "
-            "AND reader.key<>pending.key) "
-            "AND NOT (action='delete' AND substr(key, -1)='/' AND EXISTS "
-            "(SELECT 1 FROM pending AS child WHERE child.store=pending.store AND child.key>pending.key "
-            "AND child.key<substr(pending.key, 1, length(pending.key)-1)||'0')) "
-            "AND (pending.action='delete' OR NOT EXISTS "
-            "(SELECT 1 FROM pending AS before WHERE before.store=pending.store AND before.action='delete' AND before.key="
-            "CASE pending.action WHEN 'marker' THEN rtrim(pending.key, '/') ELSE pending.key||'/' END)) "
-            "AND (pending.action='delete' OR NOT EXISTS "
-            "(SELECT 1 FROM pending AS above WHERE above.store=pending.store AND above.key=pending.parent "
-            "AND above.action='marker')) "
-            "ORDER BY seq LIMIT ?",
-            (store, now, limit),
-        )
+        return self._rows(f"store=? AND {_READY} ORDER BY seq LIMIT ?", (store, now, limit))
 
     def is_empty(self, store: str, prefix: str = "") -> bool:
         """Nothing is owed at or below a key prefix."""
@@ -408,6 +409,15 @@ class Journal:
                 "UPDATE pending SET inflight=1 WHERE store=? AND key=?", [(row.store, row.key) for row in rows]
             )
         return rows
+
+    def claim_one(self, store: str, key: str, now: float) -> Pending | None:
+        """`claim` of what one key owes; None if that is nothing, or not ready."""
+        with self._lock:
+            rows = self._db.execute(
+                f"UPDATE pending SET inflight=1 WHERE store=? AND key=? AND {_READY} RETURNING {_COLUMNS}",
+                (store, key, now),
+            ).fetchall()
+        return _pending(*rows[0]) if rows else None
 
     def reset_inflight(self, store: str) -> None:
         """A new holder of the uploader's lock begins: what a dead one had under way is to be done again.

@@ -26,7 +26,7 @@ from fsdriver.lookup import Lookup
 from fsdriver.marks import own_marks
 from fsdriver.names import FOLDS, RESERVED, folded
 from fsdriver.pending import STILL_READ, TRANSIENT, Action, AttributeChange, Pending
-from fsdriver.runtime import on_loop
+from fsdriver.runtime import on_loop, on_worker
 from fsdriver.services import Policy, Services
 
 T = TypeVar("T")
@@ -155,15 +155,36 @@ class Owing(Lookup):
         if self.policy.write != "through":
             self.services.uploader.wake()
             return
+        awaited = names if awaited is None else list(awaited)
+        if await self._sent_at_once(awaited):
+            return
         try:
             await on_loop()
-            awaited = names if awaited is None else list(awaited)
             self._mark_ahead(awaited)
             await self.wait_for(awaited)
         except (AccessDenied, ReadOnly):
             self._withdraw(names)
             await self.announce(names)
             raise
+
+    async def _sent_at_once(self, paths: Sequence[str]) -> bool:
+        """Have a thread that waits carry out what some names owe. False: `wait_for` sees to what is left."""
+        if not (self.lazy and self._still_marked(paths) and await on_worker()):
+            return False
+        # The new name of a rename comes before the old one goes.
+        done = [self.services.uploader.carry_out_now(self.key(path)) for path in reversed(paths)]
+        return all(done) and not any(
+            self.owes_attributes(path, "") or self._is_unknown_to_others(path) for path in paths
+        )
+
+    def _still_marked(self, paths: Iterable[str]) -> bool:
+        """The directories of all these names are marked, and stay so for a while."""
+        parents = {split(path)[0] for path in paths}
+        with self.memory.lock:
+            if not parents <= self.marked.keys():
+                return False
+            self.marked.update(dict.fromkeys(parents, time.monotonic()))
+            return True
 
     def _withdraw(self, paths: Sequence[str]) -> None:
         """The caller was told that the store does not allow it: it must not happen later. Bytes stay journaled."""
@@ -302,7 +323,8 @@ class Owing(Lookup):
         marked = directory in self.marked
         if not mark:
             # From here on nothing is acknowledged on the strength of it.
-            self.marked.pop(directory, None)
+            with self.memory.lock:
+                self.marked.pop(directory, None)
         stored = memory.attributes
         for _ in range(8):
             # In this order: a record whose row is already gone has got its version meanwhile, and is sent once more.

@@ -24,7 +24,7 @@ from fsdriver.entry import Entry, Kind
 from fsdriver.errors import FsdriverError, NotFound, Stale
 from fsdriver.journal import Journal
 from fsdriver.pending import UNKNOWN, Action, Pending
-from fsdriver.staging import Signature, Staging, signature
+from fsdriver.staging import Signature, Staging, digest_of, signature
 
 log = logging.getLogger(__name__)
 
@@ -169,8 +169,10 @@ class Sender:
         self._uploads: dict[str, Upload] = {}
         self._unsealed: dict[Path, tuple[str, str, Signature]] = {}
 
-    async def send(self, row: Pending) -> tuple[str, Signature | None]:
+    async def send(self, row: Pending, *, doubtful: bool = False) -> tuple[str, Signature | None]:
         """Carry a row out; returns the version the store has then, and the signature of the bytes that were sent.
+
+        ``doubtful``: `send_now` has tried, and may have done it.
 
         Raises
         ------
@@ -181,7 +183,7 @@ class Sender:
             await self.backend.delete(row.key, if_version=None if row.key.endswith("/") else row.base or None)
             self.counters.deleted += 1
             return ABSENT, None
-        metadata = to_metadata(self._entry(row)) if row.kept and self.backend.capabilities.metadata else None
+        metadata = self._metadata(row)
         if row.action is Action.MARKER:
             if self.backend.capabilities.markers or not self.backend.capabilities.strong_versions:
                 await self.backend.put(row.key, b"", metadata=metadata)
@@ -192,17 +194,75 @@ class Sender:
                 # Renamed away and back before either was carried out.
                 return await self._stays(row), None
             info = await self.backend.copy(
-                row.source, row.key, source_version=row.source_version, if_version=row.base, size=row.size
+                row.source,
+                row.key,
+                source_version=row.source_version,
+                if_version=row.base,
+                size=row.size,
+                doubtful=doubtful,
             )
             self.counters.copied += 1
             return info.version, None
         if row.staging is None:
-            return (await self.backend.put(row.key, b"", metadata=metadata, if_version=row.base)).version, None
+            put = self.backend.put(row.key, b"", metadata=metadata, if_version=row.base, doubtful=doubtful)
+            return (await put).version, None
         while True:
             try:
-                return await self._put_file(row, Path(row.staging or ""), metadata)
+                return await self._put_file(row, Path(row.staging or ""), metadata, doubtful=doubtful)
             except _MovedAway as moved:
                 row = moved.row
+
+    def send_now(self, row: Pending) -> Sent | None:
+        """Carry a small row out in this thread, in one attempt; None: `send` has to, and nobody knows what has happened."""
+        if row.action is Action.DELETE:
+            if not self.backend.delete_now(row.key, row.base or None):
+                return None
+            self.counters.deleted += 1
+            return Sent(row, ABSENT, None)
+        if row.action is Action.COPY:
+            return self._copy_now(row)
+        return self._put_now(row) if row.action is Action.PUT and row.size <= INLINE else None
+
+    def _copy_now(self, row: Pending) -> Sent | None:
+        if row.source is None or row.source_version is None or row.source == row.key:
+            return None
+        info = self.backend.copy_now(row.size, row.source, row.key, row.source_version, row.base)
+        if info is None:
+            return None
+        self.counters.copied += 1
+        return Sent(row, info.version, None)
+
+    def _put_now(self, row: Pending) -> Sent | None:
+        metadata = self._metadata(row)
+        if row.staging is None:
+            info = self.backend.put_now(row.key, b"", metadata, row.base)
+            return None if info is None else Sent(row, info.version, None, self.carries(row))
+        try:
+            descriptor = os.open(row.staging, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            before = signature(descriptor)
+            self._must_stand(row)
+            data = os.pread(descriptor, before[0], 0)
+            info = self.backend.put_now(row.key, data, metadata, row.base)
+            if info is None:
+                return None
+            self.counters.uploaded += 1
+            self.counters.bytes += len(data)
+            if (opened := self.staging.opened(row.staging)) is not None:
+                # Nothing was written back, so a store through a mapping may move no time: the bytes are looked at again.
+                opened.digest = digest_of(data)
+            if len(data) != before[0] or signature(descriptor) != before:
+                self._send_again(row, os.fstat(descriptor).st_size)
+            return Sent(row, info.version, before, self.carries(row))
+        except _MovedAway:
+            return None
+        finally:
+            os.close(descriptor)
+
+    def _metadata(self, row: Pending) -> dict[str, str] | None:
+        return to_metadata(self._entry(row)) if row.kept and self.backend.capabilities.metadata else None
 
     def _must_stand(self, row: Pending) -> None:
         """Raise `_MovedAway` if the row's bytes are in another staging file by now: somebody writes to that one."""
@@ -221,7 +281,9 @@ class Sender:
             and ("target" not in record or "fsdriver-target" in to_metadata(self._entry(row)))
         )
 
-    async def _put_file(self, row: Pending, path: Path, metadata: dict[str, str] | None) -> tuple[str, Signature]:
+    async def _put_file(
+        self, row: Pending, path: Path, metadata: dict[str, str] | None, *, doubtful: bool
+    ) -> tuple[str, Signature]:
         loop = asyncio.get_running_loop()
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -248,7 +310,7 @@ class Sender:
                 else:
                     data = await loop.run_in_executor(None, path.read_bytes)
                 check_settled(source)
-                info = await self.backend.put(row.key, data, metadata=metadata, if_version=row.base)
+                info = await self.backend.put(row.key, data, metadata=metadata, if_version=row.base, doubtful=doubtful)
             else:
                 request = loop.create_task(self.backend.put(row.key, source, metadata=metadata, if_version=row.base))
                 upload = self._uploads[row.key] = Upload(row, descriptor, request)

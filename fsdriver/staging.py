@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
+import xxhash
+
 from fsdriver.errors import NoSpace
 
 Signature: TypeAlias = tuple[int, int]
@@ -29,6 +31,11 @@ def signature(descriptor: int) -> Signature:
     """The signature of an open file."""
     status = os.fstat(descriptor)
     return status.st_size, status.st_mtime_ns
+
+
+def digest_of(data: bytes) -> bytes:
+    """What tells bytes of a staging file from others."""
+    return xxhash.xxh3_128_digest(data)
 
 
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
@@ -70,6 +77,8 @@ class StagedFile:
         Signature at the last commit; None before the first.
     uploaded : tuple or None
         Signature of what was last uploaded.
+    digest : bytes or None
+        Of the bytes that were last uploaded, where stores through a mapping may have left the signature as it was.
     written : bool
         Something was committed: the bytes are no longer those of ``base``.
     held : bool
@@ -85,7 +94,7 @@ class StagedFile:
     """
 
     __slots__ = (
-        "base", "committed", "descriptor", "held", "inherited", "origin", "path", "replaces", "uploaded", "versions",
+        "base", "committed", "descriptor", "digest", "held", "inherited", "origin", "path", "replaces", "uploaded", "versions",
         "written",
     )  # fmt: skip
 
@@ -97,6 +106,7 @@ class StagedFile:
         self.replaces: str | None = None
         self.committed: Signature | None = None
         self.uploaded: Signature | None = None
+        self.digest: bytes | None = None
         self.versions: dict[str, str] = {}
         self.origin: str | None = None
         self.written = False
@@ -117,7 +127,9 @@ class StagedFile:
 
     def changed(self) -> bool:
         """Bytes were written since the last commit (stores through a mapping show once the pages were flushed)."""
-        return self.committed is None or signature(self.descriptor) != self.committed
+        if self.committed is None or signature(self.descriptor) != self.committed:
+            return True
+        return self.digest is not None and self.digest != digest_of(os.pread(self.descriptor, self.committed[0], 0))
 
     def close(self) -> None:
         """Close the descriptor, and with it the lock; the file stays."""

@@ -19,6 +19,10 @@ class Threads:
     def __init__(self, name: str, most: int = MOST) -> None:
         self._name = name
         self._most = most
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Have no thread as yet: in a forked child, where those of the parent are not."""
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0

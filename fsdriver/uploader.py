@@ -14,7 +14,8 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,6 +132,7 @@ class Uploader:
         self._changed_at = 0.0
         self._yielding_since: float | None = None
         self._sent: list[Sent] = []
+        self._at_once: set[Future[None]] = set()
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -161,7 +163,9 @@ class Uploader:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        self._settle()
+        if self._at_once:
+            await asyncio.wait([asyncio.wrap_future(one) for one in self._at_once], timeout=CLOSE_PATIENCE)
+        self._settle_sent()
         self._unlock()
 
     def _try_lock(self) -> bool:
@@ -286,10 +290,57 @@ class Uploader:
         """Begin carrying out rows, oldest first."""
         if most <= 0:
             return
-        for row in self.journal.claim(self.backend.identity, time.time(), most, self._copied_from.values()):
-            if row.source is not None:
-                self._copied_from[row.key] = row.source
+        with self.journal.transaction():
+            rows = self.journal.claim(self.backend.identity, time.time(), most, self._sources())
+            self._copied_from.update({row.key: row.source for row in rows if row.source is not None})
+        for row in rows:
             self._spawn(self._running, self._carry_out(row))
+
+    def _sources(self) -> Collection[str]:
+        """Keys that copies under way read from."""
+        return set(self._copied_from.values())
+
+    def carry_out_now(self, key: str) -> bool:
+        """Carry out what one key owes in this thread, which waits for it; not on the event loop.
+
+        Returns
+        -------
+        bool
+            False: something is still owed for the key. The event loop carries it out, and knows of errors.
+        """
+        if self._lock_fd is None or self._closed or not self.backend.immediate:
+            return False
+        with self.journal.transaction():
+            spared = key in self._sources() or self.keeper.needed(key)
+            row = None if spared else self.journal.claim_one(self.backend.identity, key, time.time())
+            if row is None:
+                return False
+            ended: Future[None] = Future()
+            self._at_once.add(ended)
+            if row.source is not None:
+                self._copied_from[key] = row.source
+        sent: Sent | None = None
+        try:
+            sent = self.sender.send_now(row)
+            if sent is None:
+                return False
+            self._errors.pop(key, None)
+            self._copied_from.pop(key, None)
+            return bool(self._settle([sent]))
+        finally:
+            self._at_once.discard(ended)
+            ended.set_result(None)
+            if sent is None:
+                get_loop().call_soon_threadsafe(self._take_over, row)
+            elif self._waiting:
+                get_loop().call_soon_threadsafe(self._tell_waiters)
+
+    def _take_over(self, row: Pending) -> None:
+        self._begin()
+        self._spawn(self._running, self._carry_out(row, doubtful=True))
+
+    def _tell_waiters(self) -> None:
+        self._spawn(self._flushes, self._advanced())
 
     def _spawn(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -399,12 +450,12 @@ class Uploader:
             raise GivenUp(row.base)
         return True
 
-    async def _carry_out(self, row: Pending) -> None:
+    async def _carry_out(self, row: Pending, *, doubtful: bool = False) -> None:
         try:
             if not await self._keep_for_readers(row):
                 await self._advanced()
                 return
-            version, sealed = await self.sender.send(row)
+            version, sealed = await self.sender.send(row, doubtful=doubtful)
         except Stale:
             deleting = row.action is Action.DELETE
             outcome = "that version stands" if deleting else "the bytes written here are kept"
@@ -443,23 +494,32 @@ class Uploader:
 
     async def _settle_soon(self) -> None:
         await asyncio.sleep(0 if self._waiting > self._draining else SETTLE_DELAY)
-        self._settle()
+        self._settle_sent()
         await self._advanced()
 
-    def _settle(self) -> None:
-        """Write down what was sent: one step for whoever reads names, one transaction for each route."""
+    def _settle_sent(self) -> None:
+        sent, self._sent = self._sent, []
+        self._settle(sent)
+
+    def _settle(self, sent: Sequence[Sent]) -> int:
+        """Write down what was sent: one step for whoever reads names, one transaction for each route.
+
+        Returns how many of the keys are owed nothing more.
+        """
         by_root: dict[str, list[Sent]] = {}
-        for one in self._sent:
+        for one in sent:
             by_root.setdefault(one.row.root, []).append(one)
-        self._sent = []
-        for root, sent in by_root.items():
+        count = 0
+        for root, several in by_root.items():
             route = self.routes.get(root)
             with route.memory.lock if route is not None else contextlib.nullcontext():
                 # The rows are gone, the bytes are in the cache, and what is remembered has the version.
-                ended = self._write_down(sent, route)
+                ended = self._write_down(several, route)
                 self.sender.seal_sent(ended)
                 for one in ended:
                     self._on_done(one.row, one.version)
+                count += len(ended)
+        return count
 
     def _write_down(self, sent: list[Sent], route: AttributeStore | None) -> list[Sent]:
         """Take what was sent from the journal, and owe its attributes; what is owed anew is left out of the result."""

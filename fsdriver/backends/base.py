@@ -51,7 +51,7 @@ class Backend(Calls, ABC):
     uploads: UploadLog | None = None
     """Is told of uploads in parts."""
     immediate: bool = False
-    """There is a `get_now`."""
+    """There are `get_now`, `put_now`, `copy_now` and `delete_now`."""
     fork_safe: bool = True
     """A forked child may go on using what the parent opened, or at least open anew."""
 
@@ -124,6 +124,22 @@ class Backend(Calls, ABC):
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
+    def put_now(
+        self, key: str, data: bytes, metadata: Mapping[str, str] | None, if_version: str | None
+    ) -> ObjectInfo | None:
+        """A small `put` as `get_now` is a `get`. None: it failed, or nobody knows; `put` has to be told (``doubtful``)."""
+        return None
+
+    def copy_now(
+        self, size: int, source: str, target: str, source_version: str, if_version: str | None
+    ) -> ObjectInfo | None:
+        """A `copy` with the metadata of the source as `put_now` is a `put`."""
+        return None
+
+    def delete_now(self, key: str, if_version: str | None) -> bool:
+        """A `delete` in the calling thread; False: it failed, or nobody knows."""
+        return False
+
     async def put(
         self,
         key: str,
@@ -132,8 +148,11 @@ class Backend(Calls, ABC):
         metadata: Mapping[str, str] | None = None,
         if_version: str | None = None,
         content_type: str | None = None,
+        doubtful: bool = False,
     ) -> ObjectInfo:
         """Create or replace one object, all or nothing; sources over `put_limit` go as multipart uploads.
+
+        ``doubtful``: it was tried before, and may have been carried out.
 
         Raises
         ------
@@ -156,7 +175,7 @@ class Backend(Calls, ABC):
                 size=size,
                 transfer=True,
                 # Only metadata (ours has inode number and time) tells our bytes from equal ones of another writer.
-                unanswered=self.repeats_requests and bool(metadata),
+                unanswered=doubtful or (self.repeats_requests and bool(metadata)),
             )
         self.counters.bytes_written += size
         return info
@@ -249,11 +268,12 @@ class Backend(Calls, ABC):
         if_version: str | None = None,
         metadata: Mapping[str, str] | None = None,
         size: int | None = None,
+        doubtful: bool = False,
     ) -> ObjectInfo:
         """Copy inside the container, on the server where it can; ``metadata`` None keeps the source's.
 
         ``size`` of ``source_version``, where it is known, saves some services a request; `ObjectInfo.metadata` may then be
-        missing.
+        missing. ``doubtful``: it was tried before, and may have been carried out.
 
         Raises
         ------
@@ -279,6 +299,7 @@ class Backend(Calls, ABC):
             target,
             lambda: self._copy(source, target, source_version, if_version, metadata, size),
             own,
+            unanswered=doubtful,
             transfer=True,
         )
 

@@ -7,7 +7,6 @@ not survive a fork: `runtime_lost` tells, and `fsdriver.backends.open_backend` t
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from datetime import timedelta
@@ -18,6 +17,7 @@ from obstore.store import S3Store
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
 from fsdriver.backends.s3_errors import failure_of, to_error
+from fsdriver.backends.s3_now import PATIENCE, Immediate
 from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.s3_sdk import Sdk, is_plain
 from fsdriver.backends.source import load, size_of
@@ -37,12 +37,6 @@ STANDARD_HEADERS: Final = frozenset(
     {"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class"}
 )
 
-PATIENCE: Final = 2.0
-"""Seconds without a byte after which `ObjectStoreBackend.get_now` gives up: it holds a thread and cannot be cancelled."""
-SLOW_PAUSE: Final = 60.0
-"""Seconds for which that is not tried again then."""
-
-_log = logging.getLogger("fsdriver.backends")
 _runtime_process: list[int] = []
 """The process in which obstore's threads were started, once they were."""
 
@@ -73,9 +67,10 @@ class ObjectStoreBackend(Backend):
         self.settings = settings
         self.sdk = Sdk(settings)
         self._store = _make_store(settings)
-        self._impatient = _make_store(settings, patience=PATIENCE)
-        self._resumes = 0.0
         self._bucket_seen = -BUCKET_TRUST
+        self._now = Immediate(
+            settings, _make_store(settings, patience=PATIENCE), self.sdk, self.counters, self._saw_bucket
+        )
 
     async def close(self) -> None:
         self.sdk.close()
@@ -96,29 +91,31 @@ class ObjectStoreBackend(Backend):
         return _info(key, result)
 
     def get_now(self, key: str, size: int, version: str) -> memoryview | None:
-        began = time.monotonic()
-        if began < self._resumes or not is_plain(key) or runtime_lost():
-            return None
+        return self._now.get(key, size, version) if self._can_now(key) else None
+
+    def put_now(
+        self, key: str, data: bytes, metadata: Mapping[str, str] | None, if_version: str | None
+    ) -> ObjectInfo | None:
+        return self._now.put(key, data, metadata, if_version) if self._can_now(key) else None
+
+    def copy_now(
+        self, size: int, source: str, target: str, source_version: str, if_version: str | None
+    ) -> ObjectInfo | None:
+        can = 0 < size <= self.sdk.copy_limit and is_plain(source) and self._can_now(target)
+        return self._now.copy(size, source, target, source_version, if_version) if can else None
+
+    def delete_now(self, key: str, if_version: str | None) -> bool:
+        return self._can_now(key) and self._now.delete(key, if_version)
+
+    def _can_now(self, key: str) -> bool:
+        if not is_plain(key) or runtime_lost():
+            return False
         if not _runtime_process:
             _runtime_process.append(os.getpid())
-        self.counters.count("get")
-        try:
-            data = memoryview(obstore.get(self._impatient, key, options={"if_match": f'"{version}"'}).bytes())
-        except Exception as error:  # noqa: BLE001 - `get` meets it again and says what it is
-            if time.monotonic() - began >= PATIENCE:
-                self._resumes = time.monotonic() + SLOW_PAUSE
-                _log.info("%s is slow: small objects are not fetched by threads for %g s", self.location, SLOW_PAUSE)
-            _log.debug("%s: one attempt to read it at once failed: %s", key, error)
-            return None
-        except BaseException as error:
-            if type(error).__name__ != "PanicException":
-                raise
-            return None
+        return True
+
+    def _saw_bucket(self) -> None:
         self._bucket_seen = time.monotonic()
-        if len(data) != size:
-            return None
-        self.counters.bytes_read += size
-        return data
 
     async def _fetch_whole(self, key: str) -> tuple[ObjectInfo, memoryview]:
         if not is_plain(key):

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from botocore.httpsession import get_cert_path
 
 from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.backends.multipart import Part, part_size_for
@@ -94,6 +97,15 @@ class Sdk:
         return settings.credentials.session().client(
             "s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config
         )
+
+    def address(self) -> str:
+        """URL of the bucket, up to where a key begins."""
+        url: str = self.client().generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": "k"})
+        return url.partition("?")[0].removesuffix("k")
+
+    def secure(self) -> ssl.SSLContext:
+        """What TLS connections of the SDK trust."""
+        return ssl.create_default_context(cafile=os.environ.get("AWS_CA_BUNDLE") or get_cert_path(verify=True))
 
     async def call(self, key: str, function: Callable[..., T], *arguments: Any, see_through: bool = False) -> T:
         """Run a blocking function of this class in its threads and translate its errors.
