@@ -44,15 +44,27 @@ class Epochs:
         self._slots = slots
         self._bumps = itertools.count(1)
 
+    def slot(self, name: str) -> int:
+        """Where the counter of a name is: who looks at it again and again need not work that out each time."""
+        return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogateescape")) % self._slots
+
     def value(self, name: str) -> int:
         """What the slot of ``name`` holds; equal values mean that nobody called `bump` in between."""
-        return self._values[self._slot(name)]
+        return self._values[self.slot(name)]
+
+    def value_at(self, slot: int) -> int:
+        """As `value`."""
+        return self._values[slot]
 
     def bump(self, name: str) -> int:
         """Give the slot of ``name`` a value it never had: time, process and call number mixed into 64 bits; returns it."""
+        return self.bump_at(self.slot(name))
+
+    def bump_at(self, slot: int) -> int:
+        """As `bump`."""
         number = time.time_ns() ^ (os.getpid() << 40) ^ (next(self._bumps) << 20)
         # An aligned 8-byte store: readers see the old or the new value. Multiplication by an odd number is a bijection.
-        value = self._values[self._slot(name)] = (number * _SPREAD) & _MASK
+        value = self._values[slot] = (number * _SPREAD) & _MASK
         return value
 
     def snapshot(self) -> bytes:
@@ -61,13 +73,10 @@ class Epochs:
 
     def moved_since(self, snapshot: bytes, name: str) -> bool:
         """Somebody called `bump` for ``name`` (or for another one of its slot) after the snapshot was taken."""
-        slot = self._slot(name)
+        slot = self.slot(name)
         return snapshot[slot * 8 : slot * 8 + 8] != self._values[slot : slot + 1].tobytes()
 
     def close(self) -> None:
         """Unmap; the file stays."""
         self._values.release()
         self._memory.close()
-
-    def _slot(self, name: str) -> int:
-        return xxhash.xxh3_64_intdigest(name.encode("utf-8", "surrogateescape")) % self._slots

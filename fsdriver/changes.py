@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fsdriver.backends.base import ABSENT
 from fsdriver.entries import Uncommitted
-from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import (
     AlreadyExists,
     DirectoryNotEmpty,
@@ -48,7 +48,7 @@ class NameChanges(Owing):
                 known = self.cached(name) or before
                 if known is None:
                     continue
-                made = self._with_changes(replace(known, ctime_ns=now), changes)
+                made = self._with_changes(altered(known, ctime_ns=now), changes)
                 if name in self.uncommitted:
                     self.uncommitted[name] = replace(self.uncommitted[name], entry=made)
                 else:
@@ -159,7 +159,7 @@ class NameChanges(Owing):
             known = self.cached(name)
             if known is None or known.ino != entry.ino:
                 continue  # a foreign writer removed or replaced it
-            made = replace(known, links=links, ctime_ns=now)
+            made = altered(known, links=links, ctime_ns=now)
             if name in self.uncommitted:
                 self.uncommitted[name] = replace(self.uncommitted[name], entry=made)
             else:
@@ -213,7 +213,7 @@ class NameChanges(Owing):
         with self.changing():
             now = self.cached(source)
             if now is not None and (now.key, now.version) == (entry.key, entry.version):
-                made = replace(now, version=None, key=None, staging=fetched)
+                made = altered(now, version=None, key=None, staging=fetched)
                 self.owe(source, Action.PUT, made, staging=fetched)
                 self.memory.change(source, made)
                 return
@@ -235,7 +235,7 @@ class NameChanges(Owing):
             entry = self.cached(source) or entry
             self.must_stand(source, entry)
             names = tuple(sorted({*entry.links, source, target}))
-            made = replace(entry, links=names, ctime_ns=time.time_ns())
+            made = altered(entry, links=names, ctime_ns=time.time_ns())
             if source in self.uncommitted:
                 closed = self.closed_entry(source)
                 if closed is not None:
@@ -269,13 +269,13 @@ class NameChanges(Owing):
         """Journal that ``target`` gets the bytes ``source`` has, pending or stored; returns the entry of ``target``."""
         row = self.journal.get(self.backend.identity, self.key(source)) if entry.key is None else None
         if entry.kind is not Kind.FILE:
-            made = replace(made, version=None, staging=None, key=None)
+            made = altered(made, version=None, staging=None, key=None)
             self.owe(target, Action.PUT, made, base=base)
         elif row is not None and row.action is Action.PUT and row.staging is not None:
-            made = replace(made, version=None, staging=row.staging, key=None)
+            made = altered(made, version=None, staging=row.staging, key=None)
             self.owe(target, Action.PUT, made, base=base, staging=row.staging)
         else:
-            made = replace(made, staging=None, key=entry.key or self.key(source))
+            made = altered(made, staging=None, key=entry.key or self.key(source))
             # Metadata are copied with the bytes: the new name's differ in the time of this change, and in links.
             self.owe(
                 target, Action.COPY, made, base=base, source=made.key, source_version=entry.version,

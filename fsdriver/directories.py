@@ -55,8 +55,8 @@ class Directory:
 
     Attributes
     ----------
-    epoch_name : str
-        Its name among all processes: store identity and key prefix.
+    slot, epoch : int
+        Where all processes see its epoch, and what that was when it was learned.
     entries : dict
         Known entries by name.
     learned : dict
@@ -83,7 +83,7 @@ class Directory:
         `weight` when that was last looked at.
     """
 
-    epoch_name: str
+    slot: int
     epoch: int
     entries: dict[str, Entry] = field(default_factory=dict)
     learned: dict[str, float] = field(default_factory=dict)
@@ -161,12 +161,12 @@ class Directories:
         self._directories: OrderedDict[str, Directory] = OrderedDict()
         self._weight = 0
         self._forgotten = NEVER
-        self._untold: dict[str, Directory] | None = None
+        self._untold: dict[int, Directory] | None = None
 
     def current(self, path: str) -> Directory | None:
         """The directory, unless another process changed it since it was learned; call with the lock held."""
         directory = self._directories.get(path)
-        if directory is not None and directory.epoch != self._epochs.value(directory.epoch_name):
+        if directory is not None and directory.epoch != self._epochs.value_at(directory.slot):
             self._forget(path)
             return None
         if directory is not None:
@@ -183,8 +183,8 @@ class Directories:
         with self.lock:
             directory = self.current(path)
             if directory is None:
-                name = self._epoch_name(path)
-                directory = self._directories[path] = Directory(name, self._epochs.value(name))
+                slot = self._epochs.slot(self._epoch_name(path))
+                directory = self._directories[path] = Directory(slot, self._epochs.value_at(slot))
                 self._weigh(directory)
             return directory
 
@@ -501,10 +501,10 @@ class Directories:
 
     def _bump(self, directory: Directory) -> None:
         if self._untold is not None:
-            self._untold[directory.epoch_name] = directory
+            self._untold[id(directory)] = directory
             return
-        current = directory.epoch == self._epochs.value(directory.epoch_name)
-        epoch = self._epochs.bump(directory.epoch_name)
+        current = directory.epoch == self._epochs.value_at(directory.slot)
+        epoch = self._epochs.bump_at(directory.slot)
         if current:
             directory.epoch = epoch
 

@@ -6,14 +6,13 @@ import asyncio
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from fsdriver.backends.base import ABSENT
 from fsdriver.directories import split
 from fsdriver.entries import Uncommitted
-from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import AlreadyExists, NotDirectory, NotFound, Stale
 from fsdriver.pending import Action
 from fsdriver.reading import AnyReader, Reading
@@ -60,7 +59,7 @@ class InPlace(Reading):
             made = self._new_file(path, now)
         else:
             base, staged.replaces = existing.version, existing.staging
-            made = replace(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
+            made = altered(existing, version=None, key=None, mtime_ns=now, ctime_ns=now)
         staged.base = base
         made = self._with_changes(made, changes, size=0, staging=str(staged.path))
         written = self.uncommitted.get(path)
@@ -121,7 +120,7 @@ class InPlace(Reading):
                 known = self.cached(name)
                 if known is not None and known.staging == entry.staging and name not in self.uncommitted:
                     self._same_bytes[known.ino, str(frozen)] = self.content(known) or str(frozen)
-                    self.memory.change(name, replace(known, staging=str(frozen)))
+                    self.memory.change(name, altered(known, staging=str(frozen)))
         if not self.journal.uses(str(frozen)):
             # Uploaded while it was copied: what the store has now is what the staged file began with.
             staging.remove(frozen)
@@ -185,7 +184,7 @@ class InPlace(Reading):
             entry = fresh.entry if fresh is not None else self.cached(path) or known
             staged.committed, staged.written, staged.digest = signature(staged.descriptor), True, None
             size, mtime_ns = staged.committed
-            entry = replace(
+            entry = altered(
                 entry, size=size, mtime_ns=mtime_ns, ctime_ns=max(mtime_ns, entry.ctime_ns), version=None,
                 staging=str(staged.path), key=None,
             )  # fmt: skip

@@ -6,14 +6,13 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from fsdriver.attributes import CARRIED, Record, to_record
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.directories import split
 from fsdriver.entries import Defaults
-from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import (
     AccessDenied,
     InvalidName,
@@ -412,7 +411,7 @@ class Owing(Lookup):
 
     def _with_changes(self, entry: Entry, changes: Changes, **others: Any) -> Entry:
         fields = {name: value for name in Changes.__slots__ if (value := getattr(changes, name)) is not None}
-        return replace(entry, **fields, **others)
+        return altered(entry, **fields, **others)
 
     def touch_parent(self, path: str, *, owed: bool = True) -> None:
         """A directory's mtime and ctime move when a name in it comes or goes.
@@ -423,7 +422,7 @@ class Owing(Lookup):
         own = self.cached(parent)
         if own is not None:
             now = time.time_ns()
-            own = replace(own, mtime_ns=now, ctime_ns=now)
+            own = altered(own, mtime_ns=now, ctime_ns=now)
             self.memory.change(parent, own)
             if owed and self._has_attributes(parent):
                 self.owe_attributes({parent: own})

@@ -7,12 +7,11 @@ and then deleted. A directory moves file by file: other hosts may see both names
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fsdriver.backends.base import ABSENT
 from fsdriver.entries import Uncommitted
-from fsdriver.entry import Entry, Kind
+from fsdriver.entry import Entry, Kind, altered
 from fsdriver.errors import Stale, Unsupported
 from fsdriver.pending import Action
 from fsdriver.runtime import on_loop
@@ -36,7 +35,7 @@ def rename_file(route: NameChanges, source: str, moving: Entry, target: str, the
 
 
 def _move(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None, ctime_ns: int) -> None:
-    made = replace(moving, ctime_ns=ctime_ns, links=route.relink(moving, {source: target}, ctime_ns))
+    made = altered(moving, ctime_ns=ctime_ns, links=route.relink(moving, {source: target}, ctime_ns))
     replaced = route.journal.get(route.backend.identity, route.key(target))
     base = ABSENT if there is None else there.version
     overwritten = route.uncommitted.pop(target, None)
@@ -48,9 +47,9 @@ def _move(route: NameChanges, source: str, moving: Entry, target: str, there: En
         closed = route.closed_entry(source)
         if closed is not None:
             # What an earlier close acknowledged survives a crash under the new name.
-            moved = replace(closed, ctime_ns=made.ctime_ns, links=made.links)
+            moved = altered(closed, ctime_ns=made.ctime_ns, links=made.links)
             closed = route.owe_same_bytes(source, closed, target, moved, base)
-        made = replace(fresh.entry, ctime_ns=made.ctime_ns, links=made.links)
+        made = altered(fresh.entry, ctime_ns=made.ctime_ns, links=made.links)
         route.uncommitted[target] = Uncommitted(made, base, closed)
         row = route.journal.held_row(route.backend.identity, route.key(source))
         if row is not None:
@@ -134,17 +133,17 @@ async def exchange_files(route: Route, first: str, one: Entry, second: str, othe
         if copied is not None and copied.staging is not None:
             route.services.staging.remove(copied.staging)
         version = one.version
-        copied = replace(one, staging=str(await route.materialize(first, one)), version=None)
+        copied = altered(one, staging=str(await route.materialize(first, one)), version=None)
     raise Stale("the two files change faster than they can be exchanged", first)
 
 
 def _owe_bytes(route: NameChanges, source: str, entry: Entry, target: str, there: Entry) -> Entry:
     """Journal that ``target`` gets the bytes of ``entry``, which ``source`` may have given up already."""
-    made = replace(entry, ctime_ns=time.time_ns(), links=())
+    made = altered(entry, ctime_ns=time.time_ns(), links=())
     if entry.kind is Kind.FILE and entry.staging is None:
-        made = replace(made, key=entry.key or route.key(source))
+        made = altered(made, key=entry.key or route.key(source))
         route.owe(target, Action.COPY, made, base=there.version, source=made.key, source_version=entry.version)
     else:
-        made = replace(made, version=None, key=None)
+        made = altered(made, version=None, key=None)
         route.owe(target, Action.PUT, made, base=there.version, staging=entry.staging)
     return made

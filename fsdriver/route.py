@@ -17,7 +17,7 @@ from fsdriver.attributes import to_metadata
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.directories import split
 from fsdriver.entries import Defaults, Uncommitted
-from fsdriver.entry import Entry, Kind
+from fsdriver.entry import Entry, Kind, altered
 from fsdriver.errors import AlreadyExists, IsDirectory, Stale
 from fsdriver.inplace import InPlace
 from fsdriver.pending import Action, Pending
@@ -84,7 +84,7 @@ class Route(InPlace):
         if before is None and record is not None:
             # The record may be of an object that others have replaced since.
             before = await self.find_entry(path)
-        made = replace(self._replacing(path, before, entry), staging=None, key=None, mtime_ns=time.time_ns())
+        made = altered(self._replacing(path, before, entry), staging=None, key=None, mtime_ns=time.time_ns())
         carried = self.posix and (entry is not None or record is not None)
         keeper = self.services.uploader.keeper
         if not await keeper.keep(self.key(path)):
@@ -100,7 +100,7 @@ class Route(InPlace):
         if isinstance(source, Path):
             self.services.uploader.sender.seal(info.key, info.version, source)
             self.services.staging.remove(source)
-        made = replace(
+        made = altered(
             made, size=info.size, version=info.version, mtime_ns=info.mtime_ns, atime_ns=info.mtime_ns, ctime_ns=info.mtime_ns
         )  # fmt: skip
         unlinked = before.links if before is not None else ()
@@ -125,7 +125,7 @@ class Route(InPlace):
         """Attributes of a new file that takes a name: given ones, else of the file before; no longer one of its links."""
         made = entry or before or self._new_file(path)
         ino = self.inode(f"{self.key(path)}|{time.time_ns()}") if made.links else made.ino
-        return replace(made, kind=Kind.FILE, links=(), ino=ino)
+        return altered(made, kind=Kind.FILE, links=(), ino=ino)
 
     async def _publish_back(self, path: str, source: Path | bytes, before: Entry | None, entry: Entry | None) -> Entry:
         staged = self.services.staging.new(None)
@@ -137,7 +137,7 @@ class Route(InPlace):
             else:
                 staged.fill(source)
             staged.replaces = before.staging if before is not None else None
-            made = replace(self._replacing(path, before, entry), version=None, staging=str(staged.path))
+            made = altered(self._replacing(path, before, entry), version=None, staging=str(staged.path))
             self.uncommitted[path] = Uncommitted(made, None)
             if before is not None:
                 await self.know_links(before)
@@ -181,7 +181,7 @@ class Route(InPlace):
                     self._same_bytes.popitem(last=False)
                 known = self.memory.peek(path)
                 if isinstance(known, Entry) and path not in self.uncommitted and self._stands_for(known, row):
-                    self.memory.change(path, replace(known, version=version, staging=None, key=None))
+                    self.memory.change(path, altered(known, version=version, staging=None, key=None))
                     return
                 if isinstance(known, Entry) and known.staging is not None and path not in self.uncommitted:
                     # Remembered as bytes that nothing is owed for any more: the store knows better.
