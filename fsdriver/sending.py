@@ -212,16 +212,27 @@ class Sender:
             except _MovedAway as moved:
                 row = moved.row
 
+    def is_small(self, row: Pending) -> bool:
+        """Whether `send_now` may do."""
+        return not row.key.endswith("/") and (row.action is not Action.PUT or row.size <= INLINE)
+
     def send_now(self, row: Pending) -> Sent | None:
         """Carry a small row out in this thread, in one attempt; None: `send` has to, and nobody knows what has happened."""
-        if row.action is Action.DELETE:
-            if not self.backend.delete_now(row.key, row.base or None):
-                return None
-            self.counters.deleted += 1
-            return Sent(row, ABSENT, None)
-        if row.action is Action.COPY:
-            return self._copy_now(row)
-        return self._put_now(row) if row.action is Action.PUT and row.size <= INLINE else None
+        try:
+            if row.action is Action.DELETE:
+                return self._delete_now(row)
+            if row.action is Action.COPY:
+                return self._copy_now(row)
+            return self._put_now(row) if row.action is Action.PUT and row.size <= INLINE else None
+        except Exception as error:  # noqa: BLE001 - `send` meets it again, and knows what to do
+            log.debug("%s: not sent at once: %r", row.path, error)
+            return None
+
+    def _delete_now(self, row: Pending) -> Sent | None:
+        if not self.backend.delete_now(row.key, row.base or None):
+            return None
+        self.counters.deleted += 1
+        return Sent(row, ABSENT, None)
 
     def _copy_now(self, row: Pending) -> Sent | None:
         if row.source is None or row.source_version is None or row.source == row.key:
@@ -237,10 +248,7 @@ class Sender:
         if row.staging is None:
             info = self.backend.put_now(row.key, b"", metadata, row.base)
             return None if info is None else Sent(row, info.version, None, self.carries(row))
-        try:
-            descriptor = os.open(row.staging, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
+        descriptor = os.open(row.staging, os.O_RDONLY | os.O_CLOEXEC)
         try:
             before = signature(descriptor)
             self._must_stand(row)

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 MAX_IN_FLIGHT: Final = 16
 REFILL: Final = MAX_IN_FLIGHT // 2
 """Uploads under way at which more are begun: several at a time cost one transaction."""
+THREADS: Final = 8
+"""Threads that send small rows, `TOGETHER` at a time."""
+TOGETHER: Final = 2
 QUIET: Final = 0.02
 """Seconds without a change after which uploads begin: until then the processor is left to who makes the changes."""
 YIELDED_MOST: Final = 2.0
@@ -133,6 +136,8 @@ class Uploader:
         self._yielding_since: float | None = None
         self._sent: list[Sent] = []
         self._at_once: set[Future[None]] = set()
+        self._under_way = 0
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-upload")
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -166,6 +171,7 @@ class Uploader:
         if self._at_once:
             await asyncio.wait([asyncio.wrap_future(one) for one in self._at_once], timeout=CLOSE_PATIENCE)
         self._settle_sent()
+        self._threads.shutdown(wait=False)
         self._unlock()
 
     def _try_lock(self) -> bool:
@@ -266,7 +272,7 @@ class Uploader:
             if self._try_lock():
                 self.sender.seal_left()
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
-                self._send(most - len(self._running))
+                self._send(most - self._under_way)
                 self._flush_attributes()
             self._remove_marks()
             await self._wait_for_work(IDLE_POLL)
@@ -293,8 +299,15 @@ class Uploader:
         with self.journal.transaction():
             rows = self.journal.claim(self.backend.identity, time.time(), most, self._sources())
             self._copied_from.update({row.key: row.source for row in rows if row.source is not None})
+        self._under_way += len(rows)
+        small: list[Pending] = []
         for row in rows:
-            self._spawn(self._running, self._carry_out(row))
+            if self.backend.immediate and self.sender.is_small(row):
+                small.append(row)
+            else:
+                self._spawn(self._running, self._carry_out(row))
+        for at in range(0, len(small), TOGETHER):
+            self._spawn(self._running, self._carry_out_together(small[at : at + TOGETHER]))
 
     def _sources(self) -> Collection[str]:
         """Keys that copies under way read from."""
@@ -337,6 +350,7 @@ class Uploader:
 
     def _take_over(self, row: Pending) -> None:
         self._begin()
+        self._under_way += 1
         self._spawn(self._running, self._carry_out(row, doubtful=True))
 
     def _tell_waiters(self) -> None:
@@ -351,7 +365,7 @@ class Uploader:
         tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("uploading failed in an unexpected way", exc_info=error)
-        if self._wake is not None and len(self._running) <= REFILL:
+        if self._wake is not None and self._under_way <= REFILL:
             self._wake.set()
 
     def _flush_attributes(self) -> None:
@@ -450,6 +464,27 @@ class Uploader:
             raise GivenUp(row.base)
         return True
 
+    async def _carry_out_together(self, rows: Sequence[Pending]) -> None:
+        """Carry out small rows one after the other in a thread: rounds of the loop cost more than their requests."""
+        tried = await asyncio.get_running_loop().run_in_executor(self._threads, self._try, rows)
+        for row, sent in tried:
+            if sent is None:
+                self._spawn(self._running, self._carry_out(row, doubtful=True))
+            else:
+                self._under_way -= 1
+                self._done(sent)
+
+    def _try(self, rows: Sequence[Pending]) -> Sequence[tuple[Pending, Sent | None]]:
+        return [(row, None if self.keeper.needed(row.key) else self.sender.send_now(row)) for row in rows]
+
+    def _done(self, sent: Sent) -> None:
+        """A row was carried out; it is written down with others."""
+        self._errors.pop(sent.row.key, None)
+        self._copied_from.pop(sent.row.key, None)
+        if not self._sent:
+            self._spawn(self._flushes, self._settle_soon())
+        self._sent.append(sent)
+
     async def _carry_out(self, row: Pending, *, doubtful: bool = False) -> None:
         try:
             if not await self._keep_for_readers(row):
@@ -475,12 +510,10 @@ class Uploader:
             log.exception("%s: uploading failed in an unexpected way", row.path)
             self.journal.postpone(row, time.time() + UNEXPECTED_DELAY, repr(error))
         else:
-            self._errors.pop(row.key, None)
-            if not self._sent:
-                self._spawn(self._flushes, self._settle_soon())
-            self._sent.append(Sent(row, version, sealed, carried=self.sender.carries(row)))
+            self._done(Sent(row, version, sealed, carried=self.sender.carries(row)))
             return
         finally:
+            self._under_way -= 1
             self._copied_from.pop(row.key, None)
         await self._advanced()
 
