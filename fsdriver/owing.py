@@ -170,11 +170,11 @@ class Owing(Lookup):
         """Have a thread that waits carry out what some names owe. False: `wait_for` sees to what is left."""
         if not (self.lazy and self._still_marked(paths) and await on_worker()):
             return False
+        uploader = self.services.uploader
         # The new name of a rename comes before the old one goes.
-        done = [self.services.uploader.carry_out_now(self.key(path)) for path in reversed(paths)]
-        return all(done) and not any(
-            self.owes_attributes(path, "") or self._is_unknown_to_others(path) for path in paths
-        )
+        if not all(uploader.carry_out_now(self.key(path)) for path in reversed(paths)):
+            return False
+        return not any(self.owes_attributes(path, "") or self._is_unknown_to_others(path) for path in paths)
 
     def _still_marked(self, paths: Iterable[str]) -> bool:
         """The directories of all these names are marked, and stay so for a while."""

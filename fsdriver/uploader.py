@@ -169,7 +169,7 @@ class Uploader:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
         if self._at_once:
-            await asyncio.wait([asyncio.wrap_future(one) for one in self._at_once], timeout=CLOSE_PATIENCE)
+            await asyncio.wait([asyncio.wrap_future(one) for one in list(self._at_once)], timeout=CLOSE_PATIENCE)
         self._settle_sent()
         self._threads.shutdown(wait=False)
         self._unlock()
@@ -230,7 +230,7 @@ class Uploader:
             async with _deadline(timeout), self._progress:
                 while True:
                     more = owed()
-                    for key, error in self._errors.items():
+                    for key, error in list(self._errors.items()):
                         # A conflict is settled by keeping both versions: nothing is owed, and it is told once.
                         if keys(key) and (more or isinstance(error, Stale)):
                             if isinstance(error, Stale):

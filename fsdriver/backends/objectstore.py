@@ -73,6 +73,7 @@ class ObjectStoreBackend(Backend):
         )
 
     async def close(self) -> None:
+        self._now.close()
         self.sdk.close()
 
     # -- reading -----------------------------------------------------------------------------------------------------

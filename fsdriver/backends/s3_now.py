@@ -65,6 +65,10 @@ class Immediate:
         self._signed = _Signed(settings, sdk)
         self._resumes = 0.0
 
+    def close(self) -> None:
+        """Release the connections."""
+        self._signed.close()
+
     def get(self, key: str, size: int, version: str) -> memoryview | None:
         """See `Backend.get_now`."""
         options: Any = {"if_match": f'"{version}"'}
@@ -145,7 +149,7 @@ class _Refused(Exception):
 
 
 class _Signed:
-    """Requests without a body, signed by the SDK's signer, over one connection for each thread."""
+    """Requests without a body, signed by the SDK's signer, over connections that are used again."""
 
     def __init__(self, settings: S3Settings, sdk: Sdk) -> None:
         self._settings = settings
@@ -154,7 +158,8 @@ class _Signed:
         self._base = ""
         self._signer: Any = None
         self._secure: ssl.SSLContext | None = None
-        self._local = threading.local()
+        self._closed = False
+        self._free: list[tuple[http.client.HTTPConnection, float]] = []
 
     def send(self, method: str, key: str, headers: Mapping[str, str]) -> bytes:
         """The body of a successful answer; raises whatever went wrong otherwise."""
@@ -172,12 +177,19 @@ class _Signed:
             body = answer.read()
         except BaseException:
             connection.close()
-            self._local.connection = None
             raise
-        self._local.used = time.monotonic()
+        self._keep(connection)
         if answer.status >= http.client.MULTIPLE_CHOICES:
             raise _Refused(f"{answer.status} {body[:200]!r}")
         return body
+
+    def close(self) -> None:
+        """Release the connections; later ones are not kept."""
+        with self._lock:
+            self._closed = True
+            free, self._free = self._free, []
+        for connection, _ in free:
+            connection.close()
 
     def _prepare(self) -> None:
         with self._lock:
@@ -196,16 +208,22 @@ class _Signed:
             self._base = self._sdk.address()
 
     def _connection(self) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is not None and time.monotonic() - self._local.used < IDLE_MOST:
-            return connection
-        if connection is not None:
-            connection.close()
+        """One that was used a moment ago, or a new one."""
+        with self._lock:
+            while self._free:
+                connection, used = self._free.pop()
+                if time.monotonic() - used < IDLE_MOST:
+                    return connection
+                connection.close()
         parts = urlsplit(self._base)
         patience = min(PATIENCE, self._settings.timeout)
         if parts.scheme == "https":
-            connection = http.client.HTTPSConnection(parts.netloc, timeout=patience, context=self._secure)
-        else:
-            connection = http.client.HTTPConnection(parts.netloc, timeout=patience)
-        self._local.connection, self._local.used = connection, time.monotonic()
-        return connection
+            return http.client.HTTPSConnection(parts.netloc, timeout=patience, context=self._secure)
+        return http.client.HTTPConnection(parts.netloc, timeout=patience)
+
+    def _keep(self, connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._free.append((connection, time.monotonic()))
+                return
+        connection.close()

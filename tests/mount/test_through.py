@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import signal
 import time
@@ -135,3 +136,25 @@ def test_a_renamed_file_is_whole_when_the_host_is_lost(trees, s3_server):
     assert {name: status[:6] for name, status in _statuses(work).items()} == {
         name: status[:6] for name, status in seen.items()
     }
+
+
+def test_stores_through_a_mapping_that_was_closed_already_are_sent(trees, s3_server):
+    tree, bucket = _tree(trees, s3_server)
+    work = tree.root / "work"
+    work.mkdir()
+    (work / "first").touch()
+
+    def stored():
+        return s3_server.client().get_object(Bucket=bucket, Key=f"{PREFIX}/work/f")["Body"].read()[:1]
+
+    with open(work / "f", "w+b") as file:
+        file.truncate(4096)
+        with mmap.mmap(file.fileno(), 4096) as mapped:
+            for letter in (b"a", b"b", b"c"):
+                # From the second time on no time of the file moves: its page is writable and dirty already.
+                mapped[:1] = letter
+                os.close(os.dup(file.fileno()))
+                assert stored() == letter
+            mapped[:1] = b"d"
+    tree.command("sync", str(tree.root))
+    assert stored() == b"d"

@@ -7,8 +7,18 @@ import secrets
 import pytest
 
 from fsdriver.backends import open_backend
+from fsdriver.backends.base import ABSENT
 from fsdriver.config.models import BackendConfig
-from tests.service.backend_suite import BackendSuite, BucketSuite, MarkerSuite, MetadataSuite, MultipartSuite, run
+from fsdriver.errors import Stale
+from tests.service.backend_suite import (
+    BackendSuite,
+    BucketSuite,
+    MarkerSuite,
+    MetadataSuite,
+    MultipartSuite,
+    listing,
+    run,
+)
 
 pytestmark = pytest.mark.service
 
@@ -44,7 +54,33 @@ class _OnS3(BackendSuite, MarkerSuite, MetadataSuite, MultipartSuite, BucketSuit
 
 
 class TestObjectStore(_OnS3):
-    pass
+    def test_small_changes_at_once(self, backend, prefix):
+        put, copy, delete = backend.put_now, backend.copy_now, backend.delete_now
+        one = put(f"{prefix}a b+é%0A", b"content", {"fsdriver-mode": "0644"}, ABSENT)
+        assert run(backend.head(one.key)).version == one.version
+        assert put(one.key, b"other", None, ABSENT) is None
+        two = copy(7, one.key, f"{prefix}to/ü", one.version, ABSENT)
+        assert bytes(run(backend.get(two.key))) == b"content"
+        assert run(backend.head(two.key)).metadata == {"fsdriver-mode": "0644"}
+        assert two.version == run(backend.head(two.key)).version
+        assert copy(7, one.key, two.key, one.version, ABSENT) is None
+        assert copy(7, one.key, f"{prefix}other", "0" * 32, ABSENT) is None
+        assert copy(7, f"{prefix}nothing", f"{prefix}other", one.version, None) is None
+        assert not delete(two.key, "0" * 32)
+        assert delete(two.key, two.version)
+        assert delete(one.key, None)
+        assert [info.key for info in listing(backend, prefix)[0] if info.key != prefix] == []
+
+    def test_what_may_have_been_done_is_known_again(self, backend, prefix):
+        key, metadata = f"{prefix}a", {"fsdriver-ino": "7"}
+        one = backend.put_now(key, b"content", metadata, ABSENT)
+        again = run(backend.put(key, b"content", metadata=metadata, if_version=ABSENT, doubtful=True))
+        assert again.version == one.version
+        with pytest.raises(Stale):
+            run(backend.put(key, b"content", metadata={"fsdriver-ino": "8"}, if_version=ABSENT, doubtful=True))
+        two = backend.copy_now(7, key, f"{prefix}b", one.version, ABSENT)
+        again = run(backend.copy(key, f"{prefix}b", source_version=one.version, if_version=ABSENT, doubtful=True))
+        assert again.version == two.version
 
 
 class TestS3fs(_OnS3):
