@@ -17,11 +17,11 @@ from typing import Final, Protocol
 from fsdriver import names
 from fsdriver.attributes import Record, apply_record, to_metadata
 from fsdriver.backends.base import ABSENT, Backend, ObjectInfo
-from fsdriver.backends.source import Watched, check_settled
+from fsdriver.backends.source import BEING_WRITTEN, Watched, check_settled
 from fsdriver.cache import DiskCache, ObjectKey
 from fsdriver.directories import Directories
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import FsdriverError, NotFound, Stale
+from fsdriver.errors import FsdriverError, NotFound, Stale, Unsettled
 from fsdriver.journal import Journal
 from fsdriver.pending import UNKNOWN, Action, Pending
 from fsdriver.staging import Signature, Staging, digest_of, signature
@@ -252,22 +252,32 @@ class Sender:
         try:
             before = signature(descriptor)
             self._must_stand(row)
-            data = os.pread(descriptor, before[0], 0)
+            data = self._one_state(row.staging, descriptor, before)
             info = self.backend.put_now(row.key, data, metadata, row.base)
             if info is None:
                 return None
             self.counters.uploaded += 1
             self.counters.bytes += len(data)
-            if (opened := self.staging.opened(row.staging)) is not None:
-                # Nothing was written back, so a store through a mapping may move no time: the bytes are looked at again.
-                opened.digest = digest_of(data)
-            if len(data) != before[0] or signature(descriptor) != before:
+            if signature(descriptor) != before:
                 self._send_again(row, os.fstat(descriptor).st_size)
             return Sent(row, info.version, before, self.carries(row))
         except _MovedAway:
             return None
         finally:
             os.close(descriptor)
+
+    def _one_state(self, path: str, descriptor: int, before: Signature) -> bytes:
+        """All bytes of a small staging file, as they were at one moment. Raises Unsettled."""
+        data = os.pread(descriptor, before[0], 0)
+        opened = self.staging.opened(path)
+        # Two readings that agree are what the file held between them, whatever its times say.
+        again = data if opened is None else os.pread(descriptor, before[0] + 1, 0)
+        if again != data or signature(descriptor) != before:
+            raise Unsettled(BEING_WRITTEN)
+        if opened is not None:
+            # Nothing is written back, so a later store through a mapping may move no time: the bytes are looked at again.
+            opened.digest = digest_of(data)
+        return data
 
     def _metadata(self, row: Pending) -> dict[str, str] | None:
         return to_metadata(self._entry(row)) if row.kept and self.backend.capabilities.metadata else None
@@ -301,10 +311,10 @@ class Sender:
         upload: Upload | None = None
         try:
             opened = self.staging.opened(str(path)) is not None
-            if opened:
+            if opened and row.size > INLINE:
                 await _past_the_tick(descriptor)
             before = signature(descriptor)
-            if row.size > SMALL or opened:
+            if before[0] > INLINE and (opened or before[0] > SMALL):
                 # Writing dirty pages back re-arms the write fault: a later store through a mapping moves mtime. One that
                 # came meanwhile has moved it already, and leaves a page of which no further store would be noticed.
                 await loop.run_in_executor(None, os.fdatasync, descriptor)
@@ -314,7 +324,7 @@ class Sender:
             self._must_stand(row)
             if before[0] <= SMALL:
                 if before[0] <= INLINE:
-                    data = os.pread(descriptor, before[0], 0)
+                    data = self._one_state(str(path), descriptor, before)
                 else:
                     data = await loop.run_in_executor(None, path.read_bytes)
                 check_settled(source)

@@ -31,6 +31,7 @@ class Watched:
 Source: TypeAlias = bytes | memoryview | Path | Watched
 """What `Backend.put` sends: bytes in memory, a local file that does not change while it is read, or one that may."""
 
+BEING_WRITTEN: Final = "it is being written to; it is sent when it holds still, at the latest after its last close"
 _DIGEST_STEP: Final = 1 << 20
 
 
@@ -48,7 +49,7 @@ def check_settled(source: Source) -> None:
         The file was written to: what was read is of no one moment.
     """
     if isinstance(source, Watched) and source.moved():
-        raise Unsettled("it is being written to; it is sent when it holds still, at the latest after its last close")
+        raise Unsettled(BEING_WRITTEN)
 
 
 def size_of(source: Source) -> int:
