@@ -11,7 +11,6 @@ import os
 import sqlite3
 import threading
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
@@ -21,7 +20,7 @@ from typing import Final
 from fsdriver.errors import Corrupt
 from fsdriver.threads import Threads
 
-from . import locks
+from . import forking, locks
 from .adoption import Adopter, unkept
 from .batches import Batches
 from .eviction import Evictor
@@ -44,7 +43,8 @@ AMPLE: Final = 1 << 30
 """Bytes of free space beyond `min_free` above which fills write without asking: more than many processes have in flight."""
 
 _log = logging.getLogger("fsdriver.cache")
-_caches: weakref.WeakSet[DiskCache] = weakref.WeakSet()
+_inherited: dict[Path, MemoryTier] = {}
+"""In a forked child: what the parent had in memory, for the cache that the child opens on the same directory."""
 
 
 class DiskCache:
@@ -92,7 +92,8 @@ class DiskCache:
         self._workers: ThreadPoolExecutor | None = None
         self.budget = Budget()
         self.kept = Kept()
-        self.memory = MemoryTier(memory, clock)
+        inherited = _inherited.pop(directory, None)
+        self.memory = inherited if inherited and inherited.size == memory else MemoryTier(memory, clock)
         prepare(directory, self.objects, self.staging)
         self._scratch = Scratch(self.objects / ".fills", self._guard)
         try:
@@ -108,7 +109,7 @@ class DiskCache:
         self.manual = Manual(self._index, self._evictor, self._opened, self.memory, self._guard)
         self.threads = Threads("fsdriver-fetch")
         self.batches = Batches(self, self._scratch, self._adopter)
-        _caches.add(self)
+        forking.watch(self)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -448,32 +449,9 @@ class DiskCache:
         self.budget = Budget()
         self.kept = Kept()
         self.memory.after_fork()
+        _inherited[self.directory] = self.memory
         self.threads = Threads("fsdriver-fetch")
         self.batches.after_fork()
         self._opened.after_fork()
         self._index.after_fork()
         self._scratch.after_fork()
-
-
-_forking: list[DiskCache] = []
-"""Caches whose index is held while the process forks."""
-
-
-def _before_fork() -> None:
-    _forking.extend(_caches)
-    for cache in _forking:
-        cache.before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    while _forking:
-        _forking.pop().after_fork_in_parent()
-
-
-def _after_fork() -> None:
-    _forking.clear()
-    for cache in _caches:
-        cache.after_fork()
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)

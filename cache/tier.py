@@ -53,9 +53,16 @@ class MemoryTier:
         Bound on the bytes kept, `OVERHEAD` included; 0 keeps nothing.
     clock : callable
         Seconds.
+
+    Attributes
+    ----------
+    size : int
+    largest : int
+        Bytes of the largest object that is kept.
     """
 
     def __init__(self, size: int, clock: Callable[[], float]) -> None:
+        self.size = size
         self.largest = min(LARGEST, size // 8 - OVERHEAD)
         self._lock = threading.Lock()
         self._objects: ARCCache[str, bytes] = ARCCache(size, _size, ghosts=size // BYTES_PER_GHOST, clock=clock)

@@ -128,8 +128,10 @@ def test_foreign_changes_show_after_the_time_to_live(
 def test_a_forked_child_reads_what_it_should(warm: TierFileSystem) -> None:
     child = os.fork()
     if child == 0:
-        os._exit(0 if warm.cat_file(PATH) == DATA and warm.open(PATH).read() == DATA else 1)
-    assert os.waitpid(child, 0)[1] == 0
+        right = warm.cat_file(PATH) == DATA and warm.open(PATH).read() == DATA
+        stats = memory(warm)
+        os._exit(0 if right and (stats.entries, stats.offered) == (1, 1) else 1)
+    assert os.waitpid(child, 0)[1] == 0, "the child goes on with what its parent had in memory"
     assert warm.cat_file(PATH) == DATA
 
 
