@@ -214,6 +214,17 @@ class Engine:
         """Whether a store lacks anything: contents, names, records of attributes, or the end of a mark in them."""
         return any(route.marked or not self.journal.is_empty(route.backend.identity) for route in self._all_routes())
 
+    def pending(self) -> tuple[int, int]:
+        """How many changes at and below the routes wait for the stores, and their bytes."""
+        roots = {(route.backend.identity, route.root_key) for route in self._all_routes()}
+        outer = [
+            (store, root)
+            for store, root in roots
+            if not any(store == other and root != above and root.startswith(above) for other, above in roots)
+        ]
+        counts = [self.journal.count(store, root) for store, root in outer]
+        return sum(rows for rows, _ in counts), sum(size for _, size in counts)
+
     async def drain(self, timeout: float | None = None) -> None:
         """Wait until nothing is pending; raises the first failure, or TimedOut."""
         for route in self._all_routes():

@@ -243,16 +243,16 @@ class Journal:
         """
         return self._rows(f"store=? AND {_READY} ORDER BY seq LIMIT ?", (store, now, limit))
 
-    def is_empty(self, store: str, prefix: str = "") -> bool:
-        """Nothing is owed at or below a key prefix."""
-        return not self.owes_below(store, prefix) and not self.attribute_directories(store)
+    def is_empty(self, store: str) -> bool:
+        """Nothing is owed to a store."""
+        return not self.owes_below(store, "") and not self.attribute_directories(store)
 
-    def count(self, store: str | None = None) -> tuple[int, int]:
-        """(rows, bytes) pending."""
-        where, values = ("WHERE store=?", (store,)) if store else ("", ())
+    def count(self, store: str, prefix: str = "") -> tuple[int, int]:
+        """How many rows are pending for keys of a store that begin with ``prefix``, and their bytes."""
+        where, values = _range(prefix)
         with self._lock:
             rows, size = self._db.execute(
-                f"SELECT count(*), coalesce(sum(size),0) FROM pending {where}", values
+                f"SELECT count(*), coalesce(sum(size),0) FROM pending WHERE store=?{where}", (store, *values)
             ).fetchone()
         return int(rows), int(size)
 

@@ -192,7 +192,7 @@ class MountServer:
             failures.append(failed)
         for failure in failures:
             log.error("%s: %s", self.directory, failure)
-        pending = self.engine.journal.count()[0]
+        pending, _ = self.engine.pending()
         last = {"pending": pending, "failures": failures}
         self.engine.close()
         run(self._control.stop(last))
@@ -213,7 +213,7 @@ class MountServer:
         path, timeout = str(request.get("path", "/")), request.get("timeout")
         for route, inside in self.engine.tree.covering(path):
             await route.sync(inside, timeout)
-        return {"pending": self.engine.journal.count()[0]}
+        return {"pending": self.engine.pending()[0]}
 
     async def _refresh(self, request: Mapping[str, Any]) -> Answer:
         known: list[Expired] = []
@@ -270,7 +270,7 @@ class MountServer:
 
     def status(self) -> dict[str, Any]:
         """Everything ``fsdriver status`` shows."""
-        rows, size = self.engine.journal.count()
+        rows, size = self.engine.pending()
         return {
             "source": self.source,
             "mountpoint": self.directory,

@@ -50,6 +50,21 @@ def test_plain_umount_is_followed_by_the_upload(local_tree):
     assert (bucket_of(tree) / "f").read_text() == "content"
 
 
+def test_umount_is_not_about_what_another_mount_of_this_user_owes(trees, proxied):
+    other, proxy, _ = proxied
+    shared = {name: other.env[name] for name in ("FSDRIVER_CACHE_DIR", "FSDRIVER_STATE_DIR", "FSDRIVER_RUNTIME_DIR")}
+    tree = trees(None, shared).mount()
+    other.mount()
+    proxy.fail(100, hold=True, method="PUT")
+    (other.root / "f").write_text("waits for its store")
+    (tree.root / "g").write_text("content")
+    wait_for(lambda: other.status()["pending"] == 1)
+    tree.umount()
+    assert (bucket_of(tree) / "g").read_text() == "content"
+    proxy.release()
+    other.umount()
+
+
 def test_umount_of_a_busy_tree_says_so(local_tree):
     tree = local_tree.mount()
     with open(tree.root / "f", "w"):

@@ -103,7 +103,7 @@ def test_removing_a_file_frees_its_disk_space_at_once(slow: Slow, size: int) -> 
     slow.settle()
     assert slow.keys() == set()
     assert slow.client.list_multipart_uploads(Bucket=slow.bucket).get("Uploads", []) == []
-    assert slow.engine.journal.count() == (0, 0)
+    assert slow.engine.pending() == (0, 0)
 
 
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)

@@ -45,7 +45,16 @@ def test_a_row_reads_back_as_written(journal: Journal) -> None:
     written = journal.write(row)
     assert journal.get(STORE, "d/a") == written == replace(row, seq=written.seq)
     assert journal.children(STORE, "d/") == [written]
-    assert journal.count() == (1, 7)
+    assert journal.count(STORE) == (1, 7)
+
+
+def test_what_is_pending_is_counted_by_store_and_prefix(journal: Journal) -> None:
+    for key in ("a/1", "a/2", "ab/3"):
+        journal.write(replace(put(key), size=10))
+    journal.write(replace(put("a/4"), store="another", size=10))
+    assert journal.count(STORE) == (3, 30)
+    assert journal.count(STORE, "a/") == (2, 20)
+    assert journal.count("another", "b/") == (0, 0)
 
 
 def test_a_later_change_of_a_key_keeps_what_the_store_is_known_to_hold(journal: Journal) -> None:
@@ -107,7 +116,7 @@ def test_a_held_row_stands_beside_what_others_see(journal: Journal) -> None:
 def test_a_held_row_ends_with_the_file(journal: Journal) -> None:
     journal.write(replace(put("a"), held=True))
     journal.forget_held(STORE, "a")
-    assert journal.count() == (0, 0)
+    assert journal.count(STORE) == (0, 0)
 
 
 def test_a_failed_row_waits_for_its_time(journal: Journal) -> None:
@@ -190,7 +199,7 @@ def test_a_failed_transaction_leaves_nothing(journal: Journal) -> None:
 
     with pytest.raises(RuntimeError):
         fail()
-    assert journal.count() == (0, 0)
+    assert journal.count(STORE) == (0, 0)
 
 
 def test_another_process_sees_rows_at_once(journal: Journal, tmp_path: Path) -> None:
