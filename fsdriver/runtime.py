@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator
+from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 
 from fsspec.asyn import get_loop
@@ -183,9 +184,9 @@ async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, get_loop()))
 
 
-def spawn(coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+def spawn(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
     """Begin a coroutine on the loop from any thread; the caller keeps the handle and owns its end."""
-    return asyncio.run_coroutine_threadsafe(coroutine, get_loop())  # type: ignore[return-value]
+    return asyncio.run_coroutine_threadsafe(coroutine, get_loop())
 
 
 os.register_at_fork(after_in_child=_workers.begin_anew)

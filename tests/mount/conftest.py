@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import pytest
 
 from tests.mount.foreign import Foreign
 from tests.servers import FaultyProxy
+from tests.waiting import wait_for
 
 MNT_DETACH = 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -32,14 +33,6 @@ def fails_with(*codes: int) -> Iterator[None]:
     with pytest.raises(OSError, match=r"Errno") as raised:
         yield
     assert raised.value.errno in codes
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
-    """Return once the condition holds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.02)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes
 from fsdriver.runtime import run
 from tests.servers import FaultyProxy
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.service
 
@@ -49,13 +49,6 @@ class Held:
     def settle(self) -> None:
         self.proxy.release()
         run(self.engine.drain(60))
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
 
 
 @pytest.fixture(params=[inplace.COPIED_AT_ONCE, 0], ids=["copied at once", "copied by a worker"])

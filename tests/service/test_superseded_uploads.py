@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from fsdriver.entry import Changes
 from fsdriver.route import Route
 from fsdriver.runtime import run
 from tests.servers import FaultyProxy
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.service
 
@@ -73,13 +73,6 @@ def write(route: Route, path: str, data: bytes) -> None:
     staged.fill(data)
     run(route.commit(path, staged))
     run(route.release(path, staged))
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true"
-        time.sleep(0.01)
 
 
 @pytest.fixture
