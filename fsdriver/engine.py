@@ -6,12 +6,12 @@ registry. After a fork the child makes engines of its own.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -226,10 +226,11 @@ class Engine:
         return sum(rows for rows, _ in counts), sum(size for _, size in counts)
 
     async def drain(self, timeout: float | None = None) -> None:
-        """Wait until nothing is pending; raises the first failure, or TimedOut."""
-        for route in self._all_routes():
-            if route.marked or not self.journal.is_empty(route.backend.identity):
-                await route.sync("", timeout)
+        """Wait until nothing is pending, for all routes at once; raises as `sync_all`."""
+        owing = [
+            route for route in self._all_routes() if route.marked or not self.journal.is_empty(route.backend.identity)
+        ]
+        await sync_all([(route, "") for route in owing], timeout)
 
     def close(self) -> None:
         """Stop the uploaders and close connections and files; what is pending stays journaled."""
@@ -240,6 +241,28 @@ class Engine:
             run(_close(backend))
         self.journal.close()
         self.cache.close()
+
+
+async def sync_all(places: Iterable[tuple[Route, str]], timeout: float | None = None) -> None:
+    """Wait until the stores have everything at and below some paths; what one of them refuses holds up no other.
+
+    Parameters
+    ----------
+    places : iterable of (Route, str)
+        Paths within their routes.
+    timeout : float, optional
+        Seconds for all of them.
+
+    Raises
+    ------
+    FsdriverError
+        The first failure, once all have ended; TimedOut after ``timeout``.
+    """
+    await on_loop()
+    waits = (route.sync(path, timeout) for route, path in places)
+    for result in await asyncio.gather(*waits, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
 
 
 async def _may_write(route: Route) -> bool:
@@ -323,13 +346,10 @@ def _at_exit() -> None:
     for engine in list(_registry.values()):
         if engine.daemon or not engine.owes():
             continue
-        with contextlib.suppress(TimeoutError):
-            try:
-                run(engine.drain(DRAIN_AT_EXIT))
-            except (OSError, ReadOnly) as error:
-                log.warning(
-                    "not everything written is in the store; it stays journaled for the next process: %s", error
-                )
+        try:
+            run(engine.drain(DRAIN_AT_EXIT))
+        except OSError as error:
+            log.warning("not everything written is in the store; it stays journaled for the next process: %s", error)
 
 
 os.register_at_fork(after_in_child=_after_fork)

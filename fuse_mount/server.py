@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver import names
-from fsdriver.engine import Engine, open_engine
+from fsdriver.engine import Engine, open_engine, sync_all
 from fsdriver.errors import ConfigError, TimedOut
 from fsdriver.runtime import run
 
@@ -211,8 +211,7 @@ class MountServer:
 
     async def _sync(self, request: Mapping[str, Any]) -> Answer:
         path, timeout = str(request.get("path", "/")), request.get("timeout")
-        for route, inside in self.engine.tree.covering(path):
-            await route.sync(inside, timeout)
+        await sync_all(self.engine.tree.covering(path), timeout)
         return {"pending": self.engine.pending()[0]}
 
     async def _refresh(self, request: Mapping[str, Any]) -> Answer:

@@ -1,4 +1,4 @@
-"""A Python process that ends carries out what it owes, also where that is no more than attributes."""
+"""A Python process that ends carries out what it owes, also where that is no more than attributes, to each store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ import pytest
 
 from fsdriver.config import Config
 from fsdriver.engine import open_engine
+from fsdriver.entry import Changes
+from fsdriver.route import Route
+from fsdriver.runtime import run, spawn
+from fsdriver.testing.servers import S3Service
+from tests.servers import FaultyProxy
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.service
 
@@ -36,3 +42,39 @@ def test_what_is_owed_at_the_end_is_sent(config: str, what: str, request: pytest
     tree: dict[str, Any] = request.getfixturevalue(config)
     subprocess.run([sys.executable, "-c", PROGRAM, json.dumps(tree), what], check=True, timeout=60)
     assert not open_engine(Config.model_validate(tree)).owes()
+
+
+@pytest.mark.usefixtures("tier_places")
+def test_a_store_that_takes_nothing_holds_up_no_other(s3_server: S3Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attribute objects of the second route are sent only because all is to be sent: nothing else asks for them here."""
+    monkeypatch.setattr("fsdriver.uploader.MARKED_QUIET", 3600.0)
+    monkeypatch.setattr("fsdriver.uploader.MARKED_BUSY", 3600.0)
+    keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        stores = {
+            name: {"url": f"s3://{s3_server.create_bucket()}", "endpoint": endpoint, **keys}
+            for name, endpoint in (("held", proxy.endpoint), ("free", s3_server.endpoint))
+        }
+        routes = [
+            {"path": "/held", "tiers": ["held"], "write": "back"},
+            {"path": "/free", "tiers": ["free"], "write": "through"},
+        ]
+        engine = open_engine(Config.model_validate({"backend": stores, "route": routes}))
+        held, free = engine.routes
+        proxy.fail(100, hold=True, method="PUT")
+        for route in (held, free):
+            _write(route, "f")
+        assert free.marked
+        draining = spawn(engine.drain(60))
+        wait_for(lambda: not free.marked)
+        assert not draining.done()
+        proxy.release()
+        draining.result(60)
+
+
+def _write(route: Route, path: str) -> None:
+    staged = route.new_file()
+    run(route.create(path, staged, Changes(mode=0o640)))
+    staged.fill(b"content")
+    run(route.commit(path, staged))
+    run(route.release(path, staged))
