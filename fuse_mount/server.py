@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 
 CHECK_PATIENCE: Final = 60.0
 DRAIN_PATIENCE: Final = 300.0
-"""Seconds that uploads get when the mount ends; systemd's TimeoutStopSec must be longer."""
+"""Seconds that uploads get when the mount ends, before and after it is unmounted; systemd's TimeoutStopSec must be longer."""
+LATE_PATIENCE: Final = 10.0
+"""Seconds that uploads get at least after it is unmounted: the last files may have been closed just before."""
 LAZY_PATIENCE: Final = 5.0
 
 
@@ -63,6 +65,7 @@ class MountServer:
         self.started = time.time()
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._drain_until: float | None = None
         self.engine: Engine = open_engine(config, write="back", daemon=True)
         try:
             refuse_second_mount(self._roots(), directory, self.engine.state)
@@ -174,8 +177,12 @@ class MountServer:
             ended.set()
 
     def _drain(self) -> str:
+        now = time.monotonic()
+        if self._drain_until is None:
+            self._drain_until = now + DRAIN_PATIENCE
+        patience = max(LATE_PATIENCE, self._drain_until - now)
         try:
-            run(self.engine.drain(DRAIN_PATIENCE), DRAIN_PATIENCE + 5)
+            run(self.engine.drain(patience), patience + 5)
         except TimeoutError:
             return f"not everything was uploaded within {DRAIN_PATIENCE:g} s"
         except OSError as error:
