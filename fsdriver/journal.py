@@ -207,6 +207,10 @@ class Journal:
         where, values = _range(prefix)
         return self._rows(f"store=? AND held=0{where}", (store, *values))
 
+    def failing(self, store: str, limit: int) -> Sequence[Pending]:
+        """Rows that were tried and not taken by the store, oldest first; they are tried again."""
+        return self._rows("store=? AND attempts>0 ORDER BY seq LIMIT ?", (store, limit))
+
     def failed_with(self, store: str, error: str) -> bool:
         """Whether any row of a store has just this ``error``."""
         with self._lock:

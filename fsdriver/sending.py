@@ -193,14 +193,17 @@ class Sender:
             if row.source == row.key:
                 # Renamed away and back before either was carried out.
                 return await self._stays(row), None
-            info = await self.backend.copy(
-                row.source,
-                row.key,
-                source_version=row.source_version,
-                if_version=row.base,
-                size=row.size,
-                doubtful=doubtful,
-            )
+            try:
+                info = await self.backend.copy(
+                    row.source,
+                    row.key,
+                    source_version=row.source_version,
+                    if_version=row.base,
+                    size=row.size,
+                    doubtful=doubtful,
+                )
+            except NotFound as error:
+                raise Stale("what was renamed or copied had been removed by someone else", row.path) from error
             self.counters.copied += 1
             return info.version, None
         if row.staging is None:

@@ -31,6 +31,7 @@ from .transport import LIBFUSE, Expired, Transport, choose
 
 if TYPE_CHECKING:
     from fsdriver.config import Config
+    from fsdriver.pending import Pending
     from fsdriver.route import Route
 
     from .options import MountOptions
@@ -42,6 +43,8 @@ DRAIN_PATIENCE: Final = 300.0
 """Seconds that uploads get when the mount ends, before and after it is unmounted; systemd's TimeoutStopSec must be longer."""
 LATE_PATIENCE: Final = 10.0
 """Seconds that uploads get at least after it is unmounted: the last files may have been closed just before."""
+FAILING_SHOWN: Final = 20
+"""Changes of each store that ``status`` shows which it did not take."""
 LAZY_PATIENCE: Final = 5.0
 
 
@@ -284,10 +287,11 @@ class MountServer:
             "state": self.state,
             "uptime": time.time() - self.started,
             "state_dir": str(self.engine.state),
-            "stores": sorted({route.backend.identity for route in self.engine.routes}),
+            "stores": self._stores(),
             "roots": sorted(self._roots()),
             "pending": rows,
             "pending_bytes": size,
+            "failing": self._failing(),
             "transport": self.transport,
             "transport_reason": self._why,
             "passthrough": "on" if self.passthrough.enabled else f"off: {self.passthrough.reason}",
@@ -310,10 +314,17 @@ class MountServer:
     def _pending(self) -> list[dict[str, Any]]:
         journal = self.engine.journal
         return [
-            {"store": row.store, "key": row.key, "action": str(row.action), "path": row.path, "size": row.size}
-            for identity in sorted({route.backend.identity for route in self.engine.routes})
+            _described(row) | {"key": row.key, "size": row.size}
+            for identity in self._stores()
             for row in journal.below(identity, "")
         ]
+
+    def _failing(self) -> list[dict[str, Any]]:
+        journal = self.engine.journal
+        return [_described(row) for identity in self._stores() for row in journal.failing(identity, FAILING_SHOWN)]
+
+    def _stores(self) -> list[str]:
+        return sorted({route.backend.identity for route in self.engine.routes})
 
     def _health(self) -> dict[str, Any]:
         uploaders = self.engine.uploaders.items()
@@ -321,6 +332,13 @@ class MountServer:
             "state": self.state,
             "stores": {identity: {"last_error": uploader.counters.last_error} for identity, uploader in uploaders},
         }
+
+
+def _described(row: Pending) -> dict[str, Any]:
+    """One row for ``status`` and ``pending.json``."""
+    return {
+        "store": row.store, "path": row.path, "action": str(row.action), "attempts": row.attempts, "error": row.error
+    }  # fmt: skip
 
 
 def _source(config: Config) -> str:

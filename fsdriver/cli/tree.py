@@ -112,11 +112,11 @@ def _line(name: str, entry: Entry) -> str:
 
 
 def _ask(mount: Mounted) -> dict[str, Any]:
-    from fsdriver.fuse_mount.control import request
+    from fsdriver.fuse_mount.control import PATIENCE, request
 
     answer: dict[str, Any] = {"source": mount.source, "mountpoint": mount.directory}
     try:
-        answer.update(request(Path(mount.directory), "status"))
+        answer.update(request(Path(mount.directory), "status", wait=PATIENCE))
     except FsdriverError as error:
         answer["error"] = str(error)
     except OSError as error:
@@ -142,3 +142,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         if "error" in answer:
             click.echo(f"fsdriver: {answer['error']}", err=True)
+        failing = answer.get("failing", ())
+        if failing:
+            many = f"{len(failing)} changes fail and are" if len(failing) > 1 else "1 change fails and is"
+            click.echo(f"{answer['mountpoint']}: {many} tried again; removing or renaming the file ends that:")
+        for row in failing:
+            path = row["path"]
+            shown = json.dumps(path, ensure_ascii=not path.isprintable())
+            click.echo(f"  {row['action']} {shown}: {row['error']}")
