@@ -6,6 +6,7 @@ from .arc import ARCCache, ARCState
 from .blocks import BLOCK
 from .disk import DiskCache
 from .epochs import Epochs
+from .files import write_all
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Evicted
 from .reader import Reader
@@ -25,4 +26,5 @@ __all__ = [
     "ObjectKey",
     "Reader",
     "TTLCache",
+    "write_all",
 ]

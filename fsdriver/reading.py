@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TypeAlias
 
 from fsdriver.backends.base import Backend
-from fsdriver.cache import Fetch, FetchNow, ObjectKey, Reader
+from fsdriver.cache import Fetch, FetchNow, ObjectKey, Reader, write_all
 from fsdriver.changes import NameChanges
 from fsdriver.entries import Defaults
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale, Unsupported
 from fsdriver.runtime import on_loop
 from fsdriver.services import Policy, Services
-from fsdriver.staging import StagedFile, StagedReader, write_all
+from fsdriver.staging import StagedFile, StagedReader
 
 AnyReader: TypeAlias = Reader | StagedReader
 

@@ -19,6 +19,7 @@ from typing import Final, Self, TypeAlias
 
 import xxhash
 
+from fsdriver.cache import write_all
 from fsdriver.errors import NoSpace
 
 Signature: TypeAlias = tuple[int, int]
@@ -36,14 +37,6 @@ def signature(descriptor: int) -> Signature:
 def digest_of(data: bytes) -> bytes:
     """What tells bytes of a staging file from others."""
     return xxhash.xxh3_128_digest(data)
-
-
-def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    """Write at ``offset`` until nothing is left: one call writes at most 2 GiB, and less on a disk that fills up."""
-    rest = memoryview(data)
-    while rest:
-        done = os.pwrite(descriptor, rest, offset)
-        rest, offset = rest[done:], offset + done
 
 
 @functools.lru_cache(maxsize=1)

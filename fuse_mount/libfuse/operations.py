@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdriver.cache import write_all
 from fsdriver.errors import Stale
 from fsdriver.fuse_mount.operations import bind
 from fsdriver.fuse_mount.protocol import (
@@ -44,7 +45,6 @@ from fsdriver.fuse_mount.protocol import (
     SetattrValid,
 )
 from fsdriver.runtime import run
-from fsdriver.staging import write_all
 
 from .calls import Body, Calls, Context
 from .pages import PageOwners

@@ -7,6 +7,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from fsdriver.cache import write_all
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import AlreadyExists, NotFound, ReadOnly, Stale
 from fsdriver.fuse_mount.handles import FileHandle
@@ -171,9 +172,7 @@ def write(fs: FileSystem, request: Request) -> Answer:
     state = node.opened
     if state is None or state.staged is None:
         raise Stale("it is not open for writing")
-    data, done = request.body[WRITE_IN.size : WRITE_IN.size + size], 0
-    while done < size:
-        done += os.pwrite(state.staged.fileno(), data[done:], offset + done)
+    write_all(state.staged.fileno(), request.body[WRITE_IN.size : WRITE_IN.size + size], offset)
     reply = WRITE_OUT.pack(size, 0)
     if write_flags & WRITE_KILL_SUIDGID and node.entry is not None and node.entry.mode & 0o6000:
         return _then(fs.open_files.kill_privileges(node), reply)
