@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from fsdriver.cache import TTLCache
+
 SOON: Final = 4
 """Names found one by one, each within the TTL of the one before, after which the directory is listed if it is one page."""
 ENOUGH: Final = 16
@@ -16,6 +18,8 @@ ENOUGH: Final = 16
 PAGES: Final = 10
 """A directory of more pages (1,000 entries each) is not listed for this."""
 _WATCHED: Final = 1024
+_LARGE_SECONDS: Final = 3600.0
+"""A directory that has proved to be large is taken for that so long."""
 
 
 class TooManyPages(Exception):
@@ -35,9 +39,8 @@ class Anticipation:
 
     def __init__(self, ttl: float, clock: Callable[[], float]) -> None:
         self._ttl = ttl
-        self._clock = clock
-        self._seen: dict[str, tuple[int, float]] = {}
-        self._large: set[str] = set()
+        self._seen: TTLCache[int] = TTLCache(_WATCHED, ttl, clock=clock)
+        self._large: TTLCache[bool] = TTLCache(_WATCHED, _LARGE_SECONDS, clock=clock)
 
     def note(self, directory: str) -> int:
         """A name was found by asking the store for it alone.
@@ -47,20 +50,14 @@ class Anticipation:
         int
             List the directory now if it has up to so many pages; 0: don't.
         """
-        now = self._clock()
-        count, last = self._seen.pop(directory, (0, now))
-        if not self._ttl or directory in self._large:
+        if not self._ttl or self._large.get(directory):
             return 0
-        count = count + 1 if now - last <= self._ttl else 1
+        count = (self._seen.pop(directory) or 0) + 1
         if count >= ENOUGH:
             return PAGES
-        self._seen[directory] = count, now
-        if len(self._seen) > _WATCHED:
-            del self._seen[next(iter(self._seen))]
+        self._seen.put(directory, count)
         return 1 if count == SOON else 0
 
     def give_up(self, directory: str) -> None:
         """The directory has proved to be large."""
-        if len(self._large) >= _WATCHED:
-            self._large.clear()
-        self._large.add(directory)
+        self._large.put(directory, True)

@@ -34,10 +34,22 @@ def test_names_asked_for_now_and_then_list_nothing() -> None:
         clock.now += 11.0
 
 
-def test_a_large_directory_is_not_tried_again() -> None:
-    anticipation = Anticipation(10.0, Clock())
+def test_a_large_directory_is_not_tried_again_for_an_hour() -> None:
+    clock = Clock()
+    anticipation = Anticipation(10.0, clock)
     anticipation.give_up("a")
+    clock.now += 3599.0
     assert not any(ask(anticipation, "a", 3 * ENOUGH))
+    clock.now += 1.0
+    assert any(ask(anticipation, "a", ENOUGH))
+
+
+def test_no_more_directories_are_watched_than_is_worth_it() -> None:
+    anticipation = Anticipation(10.0, Clock())
+    for number in range(5000):
+        anticipation.note(str(number))
+        anticipation.give_up(f"large {number}")
+    assert len(anticipation._seen) == len(anticipation._large) == 1024
 
 
 def test_without_a_ttl_a_listing_is_worth_nothing() -> None:
