@@ -121,7 +121,10 @@ class Batches:
                 self._bytes -= sum(len(item.data) for item in batch)
                 self._room.notify_all()
             for item, result in zip(batch, results, strict=True):
-                item.done(result)
+                try:
+                    item.done(result)
+                except Exception:  # noqa: BLE001 - the worker lives on, all later objects depend on it
+                    _log.exception("%s was written, but not handed to its readers", item.key.label)
 
     def _keep(self, batch: list[_Item]) -> list[bool]:
         paths = [self._write(item) for item in batch]

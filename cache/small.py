@@ -7,6 +7,7 @@ deadlines, retries and errors are.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from .keys import FetchNow
 if TYPE_CHECKING:
     from .fill import Fill
     from .request import Storage
+
+_log = logging.getLogger("fsdriver.cache")
 
 _claiming = threading.Lock()
 """Guards the few instructions that decide who fetches."""
@@ -116,7 +119,13 @@ class SmallFetch:
         if not placed:
             spawn(self._keep_in_memory())
             return
-        if not self._storage.placed(self._fill):
+        try:
+            there = self._storage.placed(self._fill)
+        except OSError as error:
+            # Too many open files, most likely. Readers ask on the event loop, and are told if that fails, too.
+            _log.warning("%s: its cache file cannot be opened: %s", self._fill.key.label, error)
+            there = False
+        if not there:
             self._way = _Way.LOOP  # it has gone again: evicted, or un-sealed for writing
         self.whole = None
         self._settled.set_result(None)
