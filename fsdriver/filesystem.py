@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -35,6 +36,8 @@ from fsdriver.fsspec_face.writing import CompressedFile, TextFile, UpdateFile, W
 
 READ_AT_ONCE: Final = 128 << 10
 """Bytes of a file that is read when it is opened, if it is on the local disk: that is less work than a descriptor of its own."""
+STRIPPED: Final = 8192
+"""Paths of a chained URL that are remembered without their protocol."""
 MODES = frozenset({"rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b"})
 
 
@@ -98,13 +101,16 @@ class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
         """Paths of a chain are those of its protocol: ``bucket/key``, ``/dir/x``, ``https://host/x``."""
         inner = get_filesystem_class(protocol)
 
-        def strip(path: Any) -> Any:
-            if isinstance(path, list):
-                return [strip(one) for one in path]
-            text = stringify_path(path)
+        @lru_cache(maxsize=STRIPPED)
+        def plain(text: str) -> Any:
             for own in ("tier::", "tier://"):
                 text = text.removeprefix(own)
             return inner._strip_protocol(text)  # noqa: SLF001 - fsspec's way from URL to path
+
+        def strip(path: Any) -> Any:
+            if isinstance(path, list):
+                return [strip(one) for one in path]
+            return plain(stringify_path(path))
 
         self.root_marker = inner.root_marker
         # Both are class methods of fsspec; its own chained filesystems put them on the instance, too.

@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Final
 
 from fsdriver.errors import InvalidName, NameTooLong
@@ -33,6 +34,8 @@ RESERVED: Final = ".fsdriver"
 FOLDS: Final = f"{RESERVED}/deep/"
 """Below it, at a route's root, lie the objects whose paths are too long for a key."""
 
+_KEYS: Final = 8192
+"""Keys that are remembered: every operation asks for one, and the same names are used again and again."""
 _ROOM: Final = KEY_LIMIT - NAME_LIMIT - 1
 """A longest key prefix of a directory under which every name of 255 bytes still fits."""
 _DIRECTORY_LIMIT: Final = 255
@@ -47,6 +50,7 @@ _TOKEN: Final = re.compile(
 _SLASH_ESCAPE: Final = re.compile("%((?:25)*2F)")
 
 
+@lru_cache(maxsize=_KEYS)
 def to_key(name_path: str, prefix: str = "") -> str:
     """Key of a path of names.
 

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from fsdriver.route import Route
 CONTAINER_IN_PATH: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"})
 """Protocols whose paths begin with the bucket or container."""
 LOCAL: Final = frozenset({"file", "local"})
+_PATHS: Final = 8192
+"""Paths of which is remembered in which container they lie."""
 WHOLE_URLS: Final = frozenset({"http", "https"})
 """Protocols whose fsspec paths keep the protocol and the host."""
 S3_OPTIONS: Final = {
@@ -154,6 +157,7 @@ class Namespace:
         return config
 
 
+@lru_cache(maxsize=_PATHS)
 def split_container(protocol: str, path: str) -> tuple[str, str]:
     """URL of the container that a chained path lies in, and the name within it.
 
