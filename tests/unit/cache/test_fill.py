@@ -110,6 +110,31 @@ def test_small_objects_are_fetched_by_threads(cache: DiskCache, make_source: Any
     assert (stats.entries, stats.filling, stats.open, stats.fetched_bytes) == (1, 0, 0, MIB - 5)
 
 
+def test_a_small_file_that_cannot_be_opened_holds_up_no_other(
+    cache: DiskCache, make_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that seals small files outlives it, and so do its readers."""
+    source, other = make_source(1000), make_source(1000, key="other")
+
+    def refuse(_: Any) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    reader, begun = cache.reader(source.key, source.fetch, lambda: memoryview(source.data)), threading.Event()
+    with reader:
+        with monkeypatch.context() as patch:
+            patch.setattr(cache._opened, "again", refuse)
+            assert reader.fetch_now(begun.set)
+            assert begun.wait(30)
+            with pytest.raises(OSError, match="Too many open files"):
+                run(reader.wait_complete(), 60)
+        assert run(reader.read(0, 1000), 60) == source.data
+    with cache.reader(other.key, other.fetch, lambda: memoryview(other.data)) as reader:
+        assert reader.fetch_now(begun.clear)
+        run(reader.wait_complete(), 60)
+        assert reader.read_now(0, 1000) == other.data
+    assert other.ranges == []
+
+
 def test_what_a_thread_does_not_get_is_asked_for_again(cache: DiskCache, make_source: Any) -> None:
     source = make_source(MIB)
     reader, begun = fetch_in_a_thread(cache, source, lambda: None)
