@@ -263,6 +263,7 @@ class InPlace(Reading):
             entry = self.cached(path)
             key = (entry.key if entry else None) or self.key(path)
             uploader.sender.seal(key, staged.versions.get(key, staged.base), staged.path)
-        staging.remove(where) if not self.journal.uses(where) else None
+        if not self.journal.uses(where):
+            staging.remove(where)
         if staged.replaces is not None:
             self.drop_staging(staged.replaces)

@@ -130,6 +130,9 @@ class Reading(NameChanges):
             try:
                 for offset in range(0, reader.size, 8 << 20):
                     write_all(descriptor, await reader.read(offset, min(8 << 20, reader.size - offset)), offset)
+            except BaseException:
+                self.services.staging.remove(target)
+                raise
             finally:
                 os.close(descriptor)
         return target

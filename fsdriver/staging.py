@@ -283,12 +283,16 @@ class Staging:
                     self.remove_unless_open(path)
 
     def snapshot(self, path: Path, target: Path | None = None) -> Path:
-        """A frozen copy of a staging or cache file (a reflink where the file system has them)."""
+        """A frozen copy of a staging or cache file (a reflink where there are such); nothing stays of one that fails."""
         target = target or self.name()
         with open(path, "rb") as source, open(target, "xb", opener=_private) as copy:
-            remaining = os.fstat(source.fileno()).st_size
-            while remaining and (done := os.copy_file_range(source.fileno(), copy.fileno(), remaining)):
-                remaining -= done
+            try:
+                remaining = os.fstat(source.fileno()).st_size
+                while remaining and (done := os.copy_file_range(source.fileno(), copy.fileno(), remaining)):
+                    remaining -= done
+            except BaseException:
+                self.remove(target)
+                raise
         return target
 
     def lock_exclusive(self, path: str | Path) -> int | None:
