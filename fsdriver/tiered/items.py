@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sqlite3
 import threading
@@ -13,6 +14,8 @@ from typing import Any, Final
 
 from fsdriver.cache.heat import DAY, Uses
 from fsdriver.errors import ConfigError
+
+_log = logging.getLogger(__name__)
 
 SCHEMA: Final = 1
 _CREATE: Final = """
@@ -79,19 +82,26 @@ class Items:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            path.unlink()
+            _log.warning("%s is damaged (%s); the cache begins empty", path, error)
+            for suffix in ("", "-wal", "-shm"):
+                Path(f"{path}{suffix}").unlink(missing_ok=True)
             self._db = self._open()
 
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, check_same_thread=False, isolation_level=None, timeout=30)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > SCHEMA:
+        try:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version > SCHEMA:
+                raise ConfigError(
+                    f"the items have schema {version}, known is {SCHEMA}; upgrade fsdriver", str(self._path)
+                )
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=NORMAL")
+            db.execute(_CREATE)
+            db.execute(f"PRAGMA user_version={SCHEMA}")
+        except BaseException:
             db.close()
-            raise ConfigError(f"the items have schema {version}, known is {SCHEMA}; upgrade fsdriver", str(self._path))
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute(_CREATE)
-        db.execute(f"PRAGMA user_version={SCHEMA}")
+            raise
         return db
 
     def get(self, key: str) -> Item | None:
