@@ -8,7 +8,7 @@ from typing import Final
 
 from . import locks
 
-WRITE_STEP: Final = 128 << 10
+WRITE_STEP: Final = 64 << 10
 """Bytes of one pwrite(2), and so of the folios that ext4 takes for them. Larger ones are cut from memory that nobody has used
 for long: up to six times the processor time, most of all in virtual machines whose host must first find that memory."""
 
