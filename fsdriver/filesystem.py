@@ -30,7 +30,7 @@ from fsdriver.errors import AlreadyExists, ConfigError, IsDirectory
 from fsdriver.fsspec_face.caching import Caching
 from fsdriver.fsspec_face.changing import Changing
 from fsdriver.fsspec_face.reading import DecompressedFile, MemoryRaw, ReadFile
-from fsdriver.fsspec_face.targets import Namespace
+from fsdriver.fsspec_face.targets import LOCAL, Namespace
 from fsdriver.fsspec_face.transfer import Transfer
 from fsdriver.fsspec_face.writing import CompressedFile, TextFile, UpdateFile, WriteFile, open_staged
 
@@ -101,16 +101,18 @@ class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
         """Paths of a chain are those of its protocol: ``bucket/key``, ``/dir/x``, ``https://host/x``."""
         inner = get_filesystem_class(protocol)
 
-        @lru_cache(maxsize=STRIPPED)
         def plain(text: str) -> Any:
             for own in ("tier::", "tier://"):
                 text = text.removeprefix(own)
             return inner._strip_protocol(text)  # noqa: SLF001 - fsspec's way from URL to path
 
+        # Local paths may be relative, to a directory that changes.
+        known = plain if protocol in LOCAL else lru_cache(maxsize=STRIPPED)(plain)
+
         def strip(path: Any) -> Any:
             if isinstance(path, list):
                 return [strip(one) for one in path]
-            return plain(stringify_path(path))
+            return known(stringify_path(path))
 
         self.root_marker = inner.root_marker
         # Both are class methods of fsspec; its own chained filesystems put them on the instance, too.

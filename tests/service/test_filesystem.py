@@ -108,6 +108,17 @@ def test_chained_instances_share_route_and_cache(
     assert s3_server.client().get_object(Bucket=s3_bucket, Key="d/other")["Body"].read() == b"to outside"
 
 
+def test_relative_paths_of_local_chains_follow_the_working_directory(
+    tier_places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = fsspec.filesystem("tier", target_protocol="file")
+    for name in ("one", "two"):
+        (tier_places / name).mkdir()
+        (tier_places / name / "file").write_text(name)
+        monkeypatch.chdir(tier_places / name)
+        assert fs.cat_file("file") == name.encode()
+
+
 @pytest.mark.service
 def test_warm_files_need_no_request_and_no_loop(tier_s3: TierFileSystem) -> None:
     fs, path = tier_s3, f"{ROUTE}/f"
