@@ -7,7 +7,7 @@ The faces call these for ``fsdriver warm``, ``evict``, ``pin`` and ``unpin``, fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fsdriver.cache import Evicted
@@ -121,6 +121,28 @@ async def unpin(route: Route, paths: Sequence[str]) -> None:
         keys += [route.key(path)] if entry is None else _keys(route, path, entry)
     await on_loop()
     await asyncio.to_thread(route.services.cache.manual.unpin, route.backend.identity, keys)
+
+
+async def set_pins(places: Iterable[tuple[Route, str]], *, pinned: bool) -> int:
+    """`pin` or `unpin` files of several routes, those of one in one step.
+
+    Parameters
+    ----------
+    places : iterable of (Route, str)
+        Paths within their routes.
+    pinned : bool
+
+    Returns
+    -------
+    int
+        How many files.
+    """
+    paths: dict[Route, list[str]] = {}
+    for route, path in places:
+        paths.setdefault(route, []).append(path)
+    for route, some in paths.items():
+        await (pin if pinned else unpin)(route, some)
+    return sum(map(len, paths.values()))
 
 
 def is_pinned(route: Route, path: str, entry: Entry) -> bool:

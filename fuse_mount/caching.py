@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver import caching
 
 if TYPE_CHECKING:
-    from fsdriver.route import Route
     from fsdriver.tree import Tree
 
     from .control import Answer, Command
@@ -58,18 +57,11 @@ class CacheCommands:
         return done
 
     async def _pin(self, request: Mapping[str, Any]) -> Answer:
-        return await self._set_pins(caching.pin, request["paths"])
+        return await self._set_pins(request, pinned=True)
 
     async def _unpin(self, request: Mapping[str, Any]) -> Answer:
-        return await self._set_pins(caching.unpin, request["paths"])
+        return await self._set_pins(request, pinned=False)
 
-    async def _set_pins(
-        self, change: Callable[[Route, Sequence[str]], Awaitable[None]], paths: Sequence[str]
-    ) -> Answer:
-        names: dict[Route, list[str]] = {}
-        for path in paths:
-            route, name = self._tree.resolve(str(path))
-            names.setdefault(route, []).append(name)
-        for route, some in names.items():
-            await change(route, some)
-        return {"files": len(paths)}
+    async def _set_pins(self, request: Mapping[str, Any], *, pinned: bool) -> Answer:
+        places = [self._tree.resolve(str(path)) for path in request["paths"]]
+        return {"files": await caching.set_pins(places, pinned=pinned)}

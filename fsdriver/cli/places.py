@@ -190,15 +190,10 @@ class UrlPlace:
         return asdict(done)
 
     def set_pins(self, paths: Iterable[str], *, pinned: bool) -> int:
-        from fsdriver.caching import pin, unpin
+        from fsdriver.caching import set_pins
         from fsdriver.runtime import run
 
-        count = 0
-        for path in paths:
-            route, inside = self.engine.route(path)
-            run((pin if pinned else unpin)(route, [inside]))
-            count += 1
-        return count
+        return run(set_pins(map(self.engine.route, paths), pinned=pinned))
 
     def capacity(self) -> int:
         return self.engine.cache.stats().size

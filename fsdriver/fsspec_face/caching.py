@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
@@ -15,7 +15,6 @@ from fsdriver.errors import IsDirectory
 from fsdriver.fsspec_face.base import from_any_loop, synchronous
 from fsdriver.fsspec_face.listing import Listing
 from fsdriver.fsspec_face.targets import Target
-from fsdriver.route import Route
 from fsdriver.runtime import on_loop
 
 JOBS: Final = 8
@@ -109,22 +108,16 @@ class Caching(Listing):
         ------
         NotFound, IsDirectory
         """
-        return await self._set_pins(caching.pin, await self._files(paths, recursive=recursive))
+        return await self._set_pins(paths, recursive=recursive, pinned=True)
 
     @from_any_loop
     async def _unpin(self, paths: str | Sequence[str], recursive: bool = False) -> int:
         """Undo `pin`."""
-        return await self._set_pins(caching.unpin, await self._files(paths, recursive=recursive))
+        return await self._set_pins(paths, recursive=recursive, pinned=False)
 
-    async def _set_pins(
-        self, change: Callable[[Route, Sequence[str]], Coroutine[Any, Any, None]], targets: Sequence[Target]
-    ) -> int:
-        names: dict[Route, list[str]] = {}
-        for target in targets:
-            names.setdefault(target.route, []).append(target.name)
-        for route, some in names.items():
-            await change(route, some)
-        return len(targets)
+    async def _set_pins(self, paths: str | Sequence[str], *, recursive: bool, pinned: bool) -> int:
+        targets = await self._files(paths, recursive=recursive)
+        return await caching.set_pins(((target.route, target.name) for target in targets), pinned=pinned)
 
     async def _files(self, paths: str | Sequence[str], *, recursive: bool) -> list[Target]:
         found: list[Target] = []
