@@ -18,16 +18,28 @@ log = logging.getLogger(__name__)
 SUBTYPE: Final = "fsdriver"
 FSTYPE: Final = f"fuse.{SUBTYPE}"
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
+_OWNER: Final = re.compile(r"(?:^|,)user_id=([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Mounted:
-    """One line of /proc/self/mountinfo: where, what type, which source, and the device number (``major:minor``)."""
+    """One line of /proc/self/mountinfo.
+
+    Attributes
+    ----------
+    directory, fstype, source : str
+        Where, what type, and of what.
+    device : str
+        ``major:minor``.
+    owner : int or None
+        User id of who mounted a FUSE file system (its option ``user_id``, fuse(4)).
+    """
 
     directory: str
     fstype: str
     source: str
     device: str
+    owner: int | None = None
 
 
 def mounts(table: Path = Path("/proc/self/mountinfo")) -> Iterator[Mounted]:
@@ -35,7 +47,8 @@ def mounts(table: Path = Path("/proc/self/mountinfo")) -> Iterator[Mounted]:
     for line in table.read_bytes().decode("utf-8", "surrogateescape").splitlines():
         left, _, right = line.partition(" - ")
         fields, kind = left.split(" "), right.split(" ")
-        yield Mounted(_unescape(fields[4]), kind[0], _unescape(kind[1]), fields[2])
+        owner = _OWNER.search(kind[-1])
+        yield Mounted(_unescape(fields[4]), kind[0], _unescape(kind[1]), fields[2], int(owner[1]) if owner else None)
 
 
 def mounted_at(directory: str) -> Mounted | None:

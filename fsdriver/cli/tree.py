@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Everything, as JSON.")
 def status(directory: Path | None, as_json: bool) -> int:
     """Show the mounts of this user, or the one at DIR."""
-    mounts = mounted()
-    if directory is not None:
+    if directory is None:
+        # Daemons of other users do not answer this one.
+        mounts = [mount for mount in mounted() if mount.owner in {None, os.geteuid()}]
+    else:
         point, _ = locate(directory)
-        mounts = [mount for mount in mounts if Path(mount.directory) == point]
+        mounts = [mount for mount in mounted() if Path(mount.directory) == point]
     answers = [_ask(mount) for mount in mounts]
     if as_json:
         click.echo(json.dumps(answers, indent=2, default=str))

@@ -177,6 +177,13 @@ def test_a_user_may_not_command_the_daemon_of_another(trees, user):
     assert done.returncode != 0
 
 
+def test_status_shows_mounts_of_this_user_only(trees, user):
+    tree = trees().mount()
+    done = user.fsdriver("status")
+    assert done.returncode == 0, done.stderr
+    assert str(tree.root) not in done.stdout
+
+
 @pytest.mark.timeout(900)
 def test_the_core_of_the_mount_tests_passes_without_privileges(user, device):
     if user.run("-c", "import pytest, pytest_timeout").returncode:

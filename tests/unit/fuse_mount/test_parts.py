@@ -34,9 +34,13 @@ def test_options():
 
 def test_mount_table(tmp_path):
     table = tmp_path / "mountinfo"
-    table.write_text("36 35 0:42 / /mnt/with\\040space rw - fuse.fsdriver s3://bucket/a\\040b rw\n")
-    (mount,) = mounts(table)
-    assert (mount.directory, mount.fstype, mount.source) == ("/mnt/with space", "fuse.fsdriver", "s3://bucket/a b")
+    table.write_text(
+        "36 35 0:42 / /mnt/with\\040space rw - fuse.fsdriver s3://bucket/a\\040b rw,user_id=1000,group_id=100\n"
+        "37 35 8:1 / / rw,relatime - ext4 /dev/sda1 rw\n"
+    )
+    ours, other = mounts(table)
+    assert (ours.directory, ours.fstype, ours.source) == ("/mnt/with space", "fuse.fsdriver", "s3://bucket/a b")
+    assert (ours.owner, other.owner) == (1000, None)
 
 
 def test_gates_let_one_in_at_a_time():
