@@ -304,6 +304,15 @@ class DiskCache:
             return self.adopt(key, *self.temporary(key))
         with self._lock:
             fill = self._fills.get(key.place)
+            if fill is not None:
+                fill.readers += 1
+                return fill
+        # A fill may have ended since the file was looked for: it is not fetched again for that.
+        sealed = self._opened.again(key)
+        if sealed is not None:
+            return sealed
+        with self._lock:
+            fill = self._fills.get(key.place)
             if fill is None:
                 stored = key.size <= self._evictor.size
                 if not stored:

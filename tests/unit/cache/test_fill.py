@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fsdriver.cache import BLOCK, DiskCache, Reader
+from fsdriver.cache import BLOCK, DiskCache, ObjectKey, Reader
 from fsdriver.cache.eviction import Evictor
 from fsdriver.errors import Corrupt, NoSpace, Stale, Unreachable
 from fsdriver.runtime import run, spawn
@@ -354,6 +354,22 @@ def test_closing_right_after_the_last_byte_still_seals(cache: DiskCache, make_so
             run(reader.wait_complete())
         assert cache.contains(source.key)
         assert source.asked == size
+
+
+def test_what_is_sealed_while_a_reader_looks_for_it_is_not_fetched_again(
+    cache: DiskCache, make_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, find = make_source(1000), cache._opened.find
+
+    def find_too_early(key: ObjectKey) -> None:
+        assert find(key) is None
+        monkeypatch.undo()
+        run(cache.fill(key, source.fetch)).close()
+
+    monkeypatch.setattr(cache._opened, "find", find_too_early)
+    with cache.reader(source.key, source.fetch) as reader:
+        assert run(reader.read(0, 1000)) == source.data
+    assert source.asked == 1000
 
 
 def test_a_reader_outlives_its_cache(make_cache: Callable[..., DiskCache], make_source: Any) -> None:
