@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from fsdriver.config import state_dir
+from fsdriver.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +59,16 @@ def log_in_background(name: str) -> None:
 def _install(handler: logging.Handler) -> None:
     root = logging.getLogger("fsdriver")
     root.handlers[:] = [handler]
-    root.setLevel(os.environ.get("FSDRIVER_LOG", "INFO").upper())
+    root.setLevel(log_level(os.environ.get("FSDRIVER_LOG", "INFO")))
     root.propagate = False
+
+
+def log_level(name: str) -> int:
+    """A level of `logging` by its name, in any case; raises ConfigError."""
+    level = logging.getLevelNamesMapping().get(name.upper())
+    if level is None:
+        raise ConfigError(f"{name!r} is no level of logging; there are DEBUG, INFO, WARNING and ERROR", "FSDRIVER_LOG")
+    return level
 
 
 def detach_streams() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +15,7 @@ from fsdriver.fuse_mount.gate import Gate
 from fsdriver.fuse_mount.inodes import NodeTable, build_skeleton
 from fsdriver.fuse_mount.mounts import mounts
 from fsdriver.fuse_mount.options import MountOptions
+from fsdriver.fuse_mount.service import log_level
 from fsdriver.runtime import on_loop, run
 
 
@@ -30,6 +32,12 @@ def test_options():
         MountOptions.parse({"alow_other": ""})
     with pytest.raises(ConfigError, match="neither on nor off"):
         MountOptions.parse({"passthrough": "perhaps"})
+
+
+def test_levels_of_logging():
+    assert log_level("debug") == logging.DEBUG
+    with pytest.raises(ConfigError, match=r"FSDRIVER_LOG.*'LOUD' is no level"):
+        log_level("LOUD")
 
 
 def test_mount_table(tmp_path):
