@@ -29,7 +29,7 @@ from benchmarks.counters import Counters
 from benchmarks.mounts import SIDES, Mount, places
 from fsdriver.config import from_url
 from fsdriver.engine import Engine, open_engine
-from fsdriver.services import WriteMode
+from fsdriver.routes.services import WriteMode
 from fsdriver.testing.servers import REGION, S3Service, SeaweedFS, weed_binary
 
 MIB: Final = 1 << 20

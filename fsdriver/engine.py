@@ -22,18 +22,18 @@ from fsdriver.backends import open_backend
 from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache, Epochs
 from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, runtime_dir, state_dir
-from fsdriver.entries import Defaults
 from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
-from fsdriver.journal import Journal
-from fsdriver.leftovers import UploadLog
+from fsdriver.metadata.entries import Defaults
 from fsdriver.notify import announce
-from fsdriver.pending import Pending
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
+from fsdriver.routes.services import Policy, Services, WriteMode
+from fsdriver.routes.tree import Tree
 from fsdriver.runtime import on_loop, run
-from fsdriver.services import Policy, Services, WriteMode
-from fsdriver.staging import Staging
-from fsdriver.tree import Tree
-from fsdriver.uploader import Uploader
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.leftovers import UploadLog
+from fsdriver.writeback.pending import Pending
+from fsdriver.writeback.staging import Staging
+from fsdriver.writeback.uploader import Uploader
 
 log = logging.getLogger(__name__)
 

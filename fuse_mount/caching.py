@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdriver import caching
+from fsdriver.routes import caching
 
 if TYPE_CHECKING:
-    from fsdriver.tree import Tree
+    from fsdriver.routes.tree import Tree
 
     from .control import Answer, Command
     from .filesystem import FileSystem

@@ -24,7 +24,7 @@ from .synthetic import Probe, SyntheticDirectory, SyntheticFile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fsdriver.route import Route
+    from fsdriver.routes.route import Route
 
     from .passthrough import Passthrough
 

@@ -22,7 +22,7 @@ from .protocol import ROOT_ID
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from fsdriver.route import Route
+    from fsdriver.routes.route import Route
 
     from .openstate import OpenState
 

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from fsdriver.cache import Reader
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import FsdriverError, IsDirectory, Stale
-from fsdriver.staging import StagedReader
+from fsdriver.writeback.staging import StagedReader
 
 from .openstate import OpenState
 from .parked import Parked
 from .passthrough import Passthrough
 
 if TYPE_CHECKING:
-    from fsdriver.reading import AnyReader
-    from fsdriver.staging import StagedFile
+    from fsdriver.routes.reading import AnyReader
+    from fsdriver.writeback.staging import StagedFile
 
     from .inodes import Node, NodeTable
 

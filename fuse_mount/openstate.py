@@ -9,8 +9,8 @@ from fsdriver.cache import Reader
 
 if TYPE_CHECKING:
     from fsdriver.entry import Entry
-    from fsdriver.reading import AnyReader
-    from fsdriver.staging import StagedFile
+    from fsdriver.routes.reading import AnyReader
+    from fsdriver.writeback.staging import StagedFile
 
 
 class OpenState:

@@ -31,8 +31,8 @@ from .transport import LIBFUSE, Expired, Transport, choose
 
 if TYPE_CHECKING:
     from fsdriver.config import Config
-    from fsdriver.pending import Pending
-    from fsdriver.route import Route
+    from fsdriver.routes.route import Route
+    from fsdriver.writeback.pending import Pending
 
     from .options import MountOptions
 

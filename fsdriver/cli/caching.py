@@ -21,7 +21,7 @@ STAY: Final = {
     "pinned": "pinned (fsdriver unpin)",
     "pending": "not in the store yet (fsdriver sync)",
 }
-"""Why a file stays in the cache, by the fields of `fsdriver.caching.Eviction`."""
+"""Why a file stays in the cache, by the fields of `fsdriver.routes.caching.Eviction`."""
 
 _paths = click.argument("paths", metavar="PATH…", nargs=-1, required=True)
 _options = click.option(

@@ -35,7 +35,7 @@ class Place(Protocol):
         ...
 
     def evict(self) -> Mapping[str, int]:
-        """Fields of `fsdriver.caching.Eviction`."""
+        """Fields of `fsdriver.routes.caching.Eviction`."""
         ...
 
     def set_pins(self, paths: Iterable[str], *, pinned: bool) -> int:
@@ -175,13 +175,13 @@ class UrlPlace:
         return found
 
     def warm(self, path: str) -> int:
-        from fsdriver.caching import warm
+        from fsdriver.routes.caching import warm
         from fsdriver.runtime import run
 
         return run(warm(*self.engine.route(path)))
 
     def evict(self) -> Mapping[str, int]:
-        from fsdriver.caching import Eviction, evict
+        from fsdriver.routes.caching import Eviction, evict
         from fsdriver.runtime import run
 
         done = Eviction()
@@ -190,7 +190,7 @@ class UrlPlace:
         return asdict(done)
 
     def set_pins(self, paths: Iterable[str], *, pinned: bool) -> int:
-        from fsdriver.caching import set_pins
+        from fsdriver.routes.caching import set_pins
         from fsdriver.runtime import run
 
         return run(set_pins(map(self.engine.route, paths), pinned=pinned))

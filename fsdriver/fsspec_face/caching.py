@@ -8,13 +8,13 @@ from typing import Any, Final
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from fsdriver import caching
-from fsdriver.caching import Eviction
 from fsdriver.entry import Kind
 from fsdriver.errors import IsDirectory
 from fsdriver.fsspec_face.base import from_any_loop, synchronous
 from fsdriver.fsspec_face.listing import Listing
 from fsdriver.fsspec_face.targets import Target
+from fsdriver.routes import caching
+from fsdriver.routes.caching import Eviction
 from fsdriver.runtime import on_loop
 
 JOBS: Final = 8

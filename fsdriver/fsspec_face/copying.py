@@ -8,7 +8,7 @@ from dataclasses import replace
 from fsdriver.backends import ABSENT
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 
 
 async def copy_within(route: Route, source: str, target: str) -> Entry:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver import runtime
 from fsdriver.entry import Entry
-from fsdriver.reading import AnyReader
-from fsdriver.staging import StagedReader
+from fsdriver.routes.reading import AnyReader
+from fsdriver.writeback.staging import StagedReader
 
 if TYPE_CHECKING:
     from fsdriver.filesystem import TierFileSystem

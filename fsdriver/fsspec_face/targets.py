@@ -18,7 +18,7 @@ from typing import Any, Final
 from fsdriver.config import Config, load
 from fsdriver.engine import Engine, open_engine
 from fsdriver.errors import ConfigError, NotFound
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 
 CONTAINER_IN_PATH: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"})
 """Protocols whose paths begin with the bucket or container."""

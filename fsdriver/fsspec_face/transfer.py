@@ -22,7 +22,7 @@ from fsdriver.errors import IsDirectory, NotFound, Stale
 from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
 from fsdriver.fsspec_face.copying import copy_within
 from fsdriver.fsspec_face.targets import Target
-from fsdriver.reading import AnyReader
+from fsdriver.routes.reading import AnyReader
 from fsdriver.runtime import on_loop
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fsdriver import runtime
 from fsdriver.errors import BackendError
 from fsdriver.fsspec_face.targets import Target
-from fsdriver.staging import StagedFile
+from fsdriver.writeback.staging import StagedFile
 
 if TYPE_CHECKING:
     from fsdriver.filesystem import TierFileSystem

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
-    from fsdriver.route import Route
+    from fsdriver.routes.route import Route
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
-    from fsdriver.staging import StagedFile
+    from fsdriver.writeback.staging import StagedFile
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 

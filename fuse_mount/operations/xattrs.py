@@ -7,10 +7,10 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdriver.caching import is_pinned, pin, unpin
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import AccessDenied, ReadOnly, Unsupported
 from fsdriver.fuse_mount.protocol import GETXATTR_IN, SETXATTR_IN, XATTR_OUT, name_of
+from fsdriver.routes.caching import is_pinned, pin, unpin
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
-    from fsdriver.route import Route
+    from fsdriver.routes.route import Route
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 

@@ -10,10 +10,10 @@ import pytest
 from fsspec.callbacks import Callback
 
 from fsdriver import engine as engines
-from fsdriver.caching import Eviction
 from fsdriver.cli import main
 from fsdriver.errors import IsDirectory, NoSpace, NotFound
 from fsdriver.filesystem import TierFileSystem
+from fsdriver.routes.caching import Eviction
 from fsdriver.testing.servers import S3Service
 from tests.fixtures_tier import ROUTE
 

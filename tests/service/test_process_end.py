@@ -12,7 +12,7 @@ import pytest
 from fsdriver.config import Config
 from fsdriver.engine import open_engine
 from fsdriver.entry import Changes
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 from fsdriver.runtime import run, spawn
 from fsdriver.testing.servers import S3Service
 from tests.servers import FaultyProxy
@@ -47,8 +47,8 @@ def test_what_is_owed_at_the_end_is_sent(config: str, what: str, request: pytest
 @pytest.mark.usefixtures("tier_places")
 def test_a_store_that_takes_nothing_holds_up_no_other(s3_server: S3Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Attribute objects of the second route are sent only because all is to be sent: nothing else asks for them here."""
-    monkeypatch.setattr("fsdriver.uploader.MARKED_QUIET", 3600.0)
-    monkeypatch.setattr("fsdriver.uploader.MARKED_BUSY", 3600.0)
+    monkeypatch.setattr("fsdriver.writeback.flushing.MARKED_QUIET", 3600.0)
+    monkeypatch.setattr("fsdriver.writeback.flushing.MARKED_BUSY", 3600.0)
     keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
     with FaultyProxy(s3_server.endpoint) as proxy:
         stores = {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from fsdriver import inplace
 from fsdriver.config import Config
 from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes
+from fsdriver.routes import inplace
 from fsdriver.runtime import run
 from tests.servers import FaultyProxy
 from tests.waiting import wait_for

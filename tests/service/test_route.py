@@ -25,7 +25,7 @@ from fsdriver.errors import (
     Stale,
     Unsupported,
 )
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 from fsdriver.runtime import on_loop, run
 
 PLAIN = Changes()

@@ -12,7 +12,7 @@ import pytest
 from fsdriver.config import Config
 from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 from fsdriver.runtime import run
 from tests.servers import FaultyProxy
 from tests.waiting import wait_for

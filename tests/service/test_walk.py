@@ -11,7 +11,7 @@ import pytest
 from fsdriver.config import Config
 from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes, Entry, Kind
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 from fsdriver.runtime import on_loop, run
 
 

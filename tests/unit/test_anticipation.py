@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fsdriver.anticipation import ENOUGH, PAGES, SOON, Anticipation
+from fsdriver.metadata.anticipation import ENOUGH, PAGES, SOON, Anticipation
 
 
 class Clock:

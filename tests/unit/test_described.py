@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsdriver.cache import Epochs
-from fsdriver.described import Described
+from fsdriver.metadata.described import Described
 
 
 class Store:

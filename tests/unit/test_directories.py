@@ -8,8 +8,8 @@ import pytest
 
 from fsdriver.attributes import AttributeObject
 from fsdriver.cache import Epochs
-from fsdriver.directories import MISSING, Directories
 from fsdriver.entry import Entry, Kind
+from fsdriver.metadata.directories import MISSING, Directories
 
 FILE = Entry(Kind.FILE, size=1, version="v1")
 DIRECTORY = Entry(Kind.DIRECTORY)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fsdriver.errors import ConfigError
-from fsdriver.journal import Journal
-from fsdriver.pending import UNKNOWN, Action, AttributeChange, Pending
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.pending import UNKNOWN, Action, AttributeChange, Pending
 
 STORE = "s3|endpoint|bucket"
 

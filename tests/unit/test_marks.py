@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from fsdriver.attributes import AttributeObject
-from fsdriver.marks import own_marks
+from fsdriver.routes.marks import own_marks
 
 MINE, OTHER = "0000abcd-", "12345678-"
 

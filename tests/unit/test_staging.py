@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdriver.staging import Staging
+from fsdriver.writeback.staging import Staging
 
 MIB = 1 << 20
 

@@ -16,24 +16,24 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from fsspec.asyn import get_loop
 
-from fsdriver.attributes import CARRIED
-from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut, Unsettled
-from fsdriver.journal import Journal
-from fsdriver.keeping import FETCHED_UNASKED, Keeper
-from fsdriver.leftovers import abort_uploads, sweep_staging
-from fsdriver.pending import STILL_READ, Action, AttributeChange, Pending
 from fsdriver.runtime import on_loop
-from fsdriver.sending import AttributeStore, GivenUp, Sender, Sent
-from fsdriver.staging import Staging, origin_of
+from fsdriver.writeback.flushing import Flusher
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.keeping import FETCHED_UNASKED, Keeper
+from fsdriver.writeback.leftovers import abort_uploads, sweep_staging
+from fsdriver.writeback.pending import STILL_READ, Action, Pending
+from fsdriver.writeback.sending import AttributeStore, GivenUp, Sender, Sent
+from fsdriver.writeback.settling import Settler
+from fsdriver.writeback.staging import Staging
 
 log = logging.getLogger(__name__)
 
@@ -54,17 +54,6 @@ IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
 OTHERS_POLL: Final = 0.05
 """Longest time in seconds between looks at what another process, which has the lock, has carried out."""
-ATTRIBUTE_LOOK: Final = 0.02
-"""Seconds between two looks at which attribute objects are owed something."""
-ATTRIBUTE_DELAY: Final = 1.0
-"""Seconds that an attribute object waits for the content of its directory when all is to be sent."""
-BUSY_DELAY: Final = 5.0
-"""Seconds an attribute object waits for more changes while content of its directory is still being sent."""
-MARKED_QUIET: Final = 5.0
-"""Seconds without a change after which a marked attribute object gets its records and loses the mark: two requests for
-whatever was changed in between."""
-MARKED_BUSY: Final = 30.0
-"""`BUSY_DELAY` of a marked one: nobody lacks anything but the time of a request for each object."""
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
 UNSETTLED_DELAY: Final = 0.25
@@ -106,29 +95,25 @@ class Uploader:
         make_route: Callable[[str], AttributeStore],
     ) -> None:
         self.backend = backend
-        self._make_route = make_route
         self.journal = journal
         self.staging = staging
         self.sender = Sender(backend, journal, staging, cache)
         self.keeper = Keeper(backend.identity, cache)
         self.counters = self.sender.counters
         self.routes = self.sender.routes
+        self._settler = Settler(journal, staging, self.sender, self.routes, on_done, on_conflict)
+        self.flusher = Flusher(backend.identity, journal, self.routes, make_route, self)
         digest = hashlib.sha256(backend.identity.encode()).hexdigest()[:16]
         self._lock_path = state_dir / f"uploader-{digest}.lock"
         self._lock_fd: int | None = None
-        self._on_done = on_done
-        self._on_conflict = on_conflict
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._flushing: set[tuple[str, str]] = set()
         self._errors: dict[str, FsdriverError] = {}
         self._closed = False
         self._waiting = 0
         self._draining = 0
         self._copied_from: dict[str, str] = {}
-        self._next_flush = 0.0
-        self._owed_since: dict[tuple[str, str], float] = {}
         self._flushes: set[asyncio.Task[None]] = set()
         self._progress: asyncio.Condition | None = None
         self._awake = False
@@ -189,7 +174,7 @@ class Uploader:
             if row.staging is None or not self.staging.is_open(row.staging):
                 self.journal.let_go(row)
         sweep_staging(self.staging, self.journal)
-        self._spawn(self._flushes, abort_uploads(self.backend, self.journal))
+        self.spawn(abort_uploads(self.backend, self.journal))
         return True
 
     def lose_lock(self) -> None:
@@ -251,7 +236,8 @@ class Uploader:
         """A new try of this key begins."""
         self._errors.pop(key, None)
 
-    async def _advanced(self) -> None:
+    async def advanced(self) -> None:
+        """Whoever waits looks again."""
         assert self._progress is not None
         async with self._progress:
             self._progress.notify_all()
@@ -273,8 +259,8 @@ class Uploader:
                 self.sender.seal_left()
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
-                self._flush_attributes()
-            self._remove_marks()
+                self._look_at_attributes()
+            self.flusher.remove_marks(draining=bool(self._draining))
             await self._wait_for_work(IDLE_POLL)
 
     def _in_the_way(self, now: float) -> bool:
@@ -285,6 +271,11 @@ class Uploader:
         if self._yielding_since is None:
             self._yielding_since = now
         return now - self._yielding_since < YIELDED_MOST
+
+    def _look_at_attributes(self) -> None:
+        pause = self.flusher.look(sending=bool(self._running), draining=bool(self._draining))
+        if pause is not None:
+            asyncio.get_running_loop().call_later(pause, self._begin)
 
     async def _wait_for_work(self, seconds: float) -> None:
         assert self._wake is not None
@@ -339,7 +330,7 @@ class Uploader:
                 return False
             self._errors.pop(key, None)
             self._copied_from.pop(key, None)
-            return bool(self._settle([sent]))
+            return bool(self._settler.settle([sent]))
         finally:
             self._at_once.discard(ended)
             ended.set_result(None)
@@ -354,7 +345,11 @@ class Uploader:
         self._spawn(self._running, self._carry_out(row, doubtful=True))
 
     def _tell_waiters(self) -> None:
-        self._spawn(self._flushes, self._advanced())
+        self.spawn(self.advanced())
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task that `close` waits for."""
+        self._spawn(self._flushes, work)
 
     def _spawn(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -368,71 +363,12 @@ class Uploader:
         if self._wake is not None and self._under_way <= REFILL:
             self._wake.set()
 
-    def _flush_attributes(self) -> None:
-        """Send attribute objects of directories that are quiet; of a busy one now and then."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now < self._next_flush and (self._running or not self._draining):
-            return
-        owed = {(root, directory) for root, directory, _ in self.journal.attribute_directories(self.backend.identity)}
-        busy = self.journal.parents(self.backend.identity) if owed else ()
-        patient = not self._draining and all(self._route(root).lazy for root, _ in owed)
-        self._owed_since = {key: self._owed_since.get(key, now) for key in owed}
-        for (root, directory), since in self._owed_since.items():
-            route = self._route(root)
-            quiet = route.directory_key(directory) not in busy and (self._draining or self._is_quiet(route, directory))
-            marked = directory in route.marked
-            patience = ATTRIBUTE_DELAY if self._draining else MARKED_BUSY if marked else BUSY_DELAY
-            if quiet or now - since >= patience:
-                self._flush(root, directory, mark=not quiet and marked)
-        # Looking takes longer the more is owed: it stays a small part of the time.
-        pause = max(ATTRIBUTE_DELAY / 4 if patient else ATTRIBUTE_LOOK, 20 * (loop.time() - now))
-        self._next_flush = now + pause
-        if owed or self._running:
-            loop.call_later(pause, self._begin)
+    def succeeded(self, key: str) -> None:
+        """What is owed for a key, or for a directory as ``<root>|<directory>``, is on the store."""
+        self._errors.pop(key, None)
 
-    def _remove_marks(self) -> None:
-        """Marks that this process left in attribute objects go when nothing changes there any more."""
-        for root, route in list(self.routes.items()):
-            for directory in list(route.marked):
-                if (self._draining or self._is_quiet(route, directory)) and not self.journal.has_children(
-                    self.backend.identity, route.directory_key(directory)
-                ):
-                    self._flush(root, directory, mark=False)
-
-    def _is_quiet(self, route: AttributeStore, directory: str) -> bool:
-        """Nobody is making changes to a directory one by one, each of which would send its attribute object again."""
-        return time.monotonic() - route.marked.get(directory, float("-inf")) >= MARKED_QUIET
-
-    def _route(self, root: str) -> AttributeStore:
-        if root not in self.routes:
-            self.routes[root] = self._make_route(root)
-        return self.routes[root]
-
-    def urge(self, root: str, directory: str) -> None:
-        """Somebody waits for an attribute object: send it now. Call on the loop."""
-        self._flush(root, directory, mark=True)
-
-    def _flush(self, root: str, directory: str, *, mark: bool) -> None:
-        if (root, directory) not in self._flushing:
-            self._flushing.add((root, directory))
-            self._spawn(self._flushes, self._flush_one(self._route(root), root, directory, mark=mark))
-
-    async def _flush_one(self, route: AttributeStore, root: str, directory: str, *, mark: bool) -> None:
-        key = f"{root}|{directory}"
-        try:
-            await route.flush_attributes(directory, mark=mark)
-            self._errors.pop(key, None)
-            self._owed_since.pop((root, directory), None)
-        except FsdriverError as error:
-            self._failed(key, error)
-            await self._advanced()
-            await asyncio.sleep(IDLE_POLL)
-        finally:
-            self._flushing.discard((root, directory))
-            await self._advanced()
-
-    def _failed(self, key: str, error: FsdriverError) -> None:
+    def failed(self, key: str, error: FsdriverError) -> None:
+        """It is not, and will be tried again."""
         self._errors[key] = error
         self.counters.failures += 1
         self.counters.last_error = str(error)
@@ -482,29 +418,31 @@ class Uploader:
         self._errors.pop(sent.row.key, None)
         self._copied_from.pop(sent.row.key, None)
         if not self._sent:
-            self._spawn(self._flushes, self._settle_soon())
+            self.spawn(self._settle_soon())
         self._sent.append(sent)
 
     async def _carry_out(self, row: Pending, *, doubtful: bool = False) -> None:
         try:
             if not await self._keep_for_readers(row):
-                await self._advanced()
+                await self.advanced()
                 return
             version, sealed = await self.sender.send(row, doubtful=doubtful)
         except Stale:
             deleting = row.action is Action.DELETE
             outcome = "that version stands" if deleting else "the bytes written here are kept"
             self._errors[row.key] = Stale(f"another writer changed it first; {outcome}", row.path)
-            self._conflict(row, source_stands=row.action is Action.COPY and await self.sender.source_stands(row))
+            self._settler.conflict(
+                row, source_stands=row.action is Action.COPY and await self.sender.source_stands(row)
+            )
         except GivenUp as cut:
-            self._give_up(row, cut.stored)
+            self._settler.give_up(row, cut.stored)
         except Unsettled as error:
             self.journal.put_off(row, time.time() + UNSETTLED_DELAY, error.message)
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
             if self.journal.postpone(row, time.time() + delay, str(error)):
-                self._failed(row.key, known)
+                self.failed(row.key, known)
         except Exception as error:
             # Whatever it was: a row that stayed marked as under way would never be tried again.
             log.exception("%s: uploading failed in an unexpected way", row.path)
@@ -515,96 +453,16 @@ class Uploader:
         finally:
             self._under_way -= 1
             self._copied_from.pop(row.key, None)
-        await self._advanced()
-
-    def _give_up(self, row: Pending, stored: str | None) -> None:
-        """The row was replaced, and its upload cut off: what stands in its place now goes by what the store has."""
-        with self.journal.transaction():
-            self.journal.finish(row, stored)
-            current = self.journal.get(row.store, row.key)
-            if current is not None and current.action is Action.DELETE and stored == ABSENT:
-                self.journal.forget(row.store, row.key)
+        await self.advanced()
 
     async def _settle_soon(self) -> None:
         await asyncio.sleep(0 if self._waiting > self._draining else SETTLE_DELAY)
         self._settle_sent()
-        await self._advanced()
+        await self.advanced()
 
     def _settle_sent(self) -> None:
         sent, self._sent = self._sent, []
-        self._settle(sent)
-
-    def _settle(self, sent: Sequence[Sent]) -> int:
-        """Write down what was sent: one step for whoever reads names, one transaction for each route.
-
-        Returns how many of the keys are owed nothing more.
-        """
-        by_root: dict[str, list[Sent]] = {}
-        for one in sent:
-            by_root.setdefault(one.row.root, []).append(one)
-        count = 0
-        for root, several in by_root.items():
-            route = self.routes.get(root)
-            with route.memory.lock if route is not None else contextlib.nullcontext():
-                # The rows are gone, the bytes are in the cache, and what is remembered has the version.
-                ended = self._write_down(several, route)
-                self.sender.seal_sent(ended)
-                for one in ended:
-                    self._on_done(one.row, one.version)
-                count += len(ended)
-        return count
-
-    def _write_down(self, sent: list[Sent], route: AttributeStore | None) -> list[Sent]:
-        """Take what was sent from the journal, and owe its attributes; what is owed anew is left out of the result."""
-        ended: list[Sent] = []
-        changes: dict[tuple[str, str], AttributeChange] = {}
-        with self.journal.transaction():
-            for one in sent:
-                row, opened = one.row, self.staging.opened(one.row.staging) if one.row.staging else None
-                if opened is not None and one.signature is not None:
-                    opened.uploaded = one.signature
-                    opened.versions[row.key] = one.version
-                last = self.journal.finish(row, one.version)
-                # A row of a file that was opened for writing meanwhile may stand for a frozen copy by now.
-                staging = row.staging if last is None else last.staging
-                begun = self.staging.began_with(
-                    staging if row.source is None else origin_of(row.source, row.source_version)
-                )
-                if begun is not None:
-                    begun.versions[row.key] = one.version
-                if last is None:
-                    continue
-                ended.append(replace(one, row=last))
-                if last.record is None or not last.kept or last.action not in (Action.PUT, Action.COPY):
-                    continue
-                directory, _, name = last.path.rpartition("/")
-                record = last.record | {"etag": one.version}
-                if one.carried and last.record == row.record:
-                    record[CARRIED] = True
-                changes[directory, name] = AttributeChange(last.store, last.root, directory, name, record)
-                own = route.own_record(directory) if route is not None and (directory, "") not in changes else None
-                if own is not None:
-                    changes[directory, ""] = AttributeChange(last.store, last.root, directory, "", own)
-            self.journal.write_attributes(changes.values())
-        return ended
-
-    def _conflict(self, row: Pending, *, source_stands: bool) -> None:
-        """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show."""
-        self.counters.conflicts += 1
-        kept = ""
-        with self.journal.transaction():
-            # What was written since the losing request began is the state to keep.
-            row = self.journal.get(row.store, row.key) or row
-            self.journal.forget(row.store, row.key)
-            if row.action is Action.COPY and not source_stands:
-                row = self.sender.from_cache(row)
-            if row.action is Action.COPY or row.staging is not None:
-                kept = self.sender.keep_as(row)
-        if kept:
-            log.error("%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept)
-        else:
-            log.error("%s was changed by another writer first; that version stands", row.path)
-        self._on_conflict(row, kept)
+        self._settler.settle(sent)
 
 
 @contextlib.asynccontextmanager

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Final
 
 from fsdriver.backends.base import ABSENT
-from fsdriver.directories import split
-from fsdriver.entries import Uncommitted
 from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import AlreadyExists, NotDirectory, NotFound, Stale
-from fsdriver.pending import Action
-from fsdriver.reading import AnyReader, Reading
+from fsdriver.metadata.directories import split
+from fsdriver.metadata.entries import Uncommitted
+from fsdriver.routes.reading import AnyReader, Reading
 from fsdriver.runtime import on_loop
-from fsdriver.staging import StagedFile, StagedReader, origin_of, signature
+from fsdriver.writeback.pending import Action
+from fsdriver.writeback.staging import StagedFile, StagedReader, origin_of, signature
 
 COPIED_AT_ONCE: Final = 1 << 20
 """Bytes of a file that is copied in the thread that asks."""

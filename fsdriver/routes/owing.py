@@ -10,8 +10,6 @@ from typing import Any, Final, TypeVar
 
 from fsdriver.attributes import CARRIED, Record, to_record
 from fsdriver.backends.base import ABSENT, Backend
-from fsdriver.directories import split
-from fsdriver.entries import Defaults
 from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import (
     AccessDenied,
@@ -21,12 +19,14 @@ from fsdriver.errors import (
     ReadOnly,
     Stale,
 )
-from fsdriver.lookup import Lookup
-from fsdriver.marks import own_marks
+from fsdriver.metadata.directories import split
+from fsdriver.metadata.entries import Defaults
+from fsdriver.metadata.lookup import Lookup
 from fsdriver.names import FOLDS, RESERVED, folded
-from fsdriver.pending import STILL_READ, TRANSIENT, Action, AttributeChange, Pending
+from fsdriver.routes.marks import own_marks
+from fsdriver.routes.services import Policy, Services
 from fsdriver.runtime import on_loop, on_worker
-from fsdriver.services import Policy, Services
+from fsdriver.writeback.pending import STILL_READ, TRANSIENT, Action, AttributeChange, Pending
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -277,9 +277,9 @@ class Owing(Lookup):
             if parent in self.marked:
                 self.marked[parent] = now
             elif (row := self.journal.get(self.backend.identity, self.key(path))) and row.action is not Action.DELETE:
-                self.services.uploader.urge(self.prefix, parent)
+                self.services.uploader.flusher.urge(self.prefix, parent)
             if self.owes_attributes(path, ""):
-                self.services.uploader.urge(self.prefix, path)
+                self.services.uploader.flusher.urge(self.prefix, path)
 
     def says_all(self, path: str) -> bool:
         """The object of a name says in its own metadata all that its record does, which is on its way."""
@@ -291,11 +291,11 @@ class Owing(Lookup):
         waiting = False
         for path in paths:
             if self.owes_attributes(path, ""):
-                self.services.uploader.urge(self.prefix, path)
+                self.services.uploader.flusher.urge(self.prefix, path)
                 waiting = True
             parent = split(path)[0]
             if self._is_unknown_to_others(path):
-                self.services.uploader.urge(self.prefix, parent)
+                self.services.uploader.flusher.urge(self.prefix, parent)
                 waiting = True
         return waiting
 

@@ -9,6 +9,7 @@ import os
 import socket
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,12 +20,11 @@ from fsdriver.attributes import Record, apply_record, to_metadata
 from fsdriver.backends.base import ABSENT, Backend, ObjectInfo
 from fsdriver.backends.source import BEING_WRITTEN, Watched, check_settled
 from fsdriver.cache import DiskCache, ObjectKey
-from fsdriver.directories import Directories
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import FsdriverError, NotFound, Stale, Unsettled
-from fsdriver.journal import Journal
-from fsdriver.pending import UNKNOWN, Action, Pending
-from fsdriver.staging import Signature, Staging, digest_of, signature
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.pending import UNKNOWN, Action, Pending
+from fsdriver.writeback.staging import Signature, Staging, digest_of, signature
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,19 @@ TICK: Final = 0.01
 """Seconds within which two writes may have the same mtime (ext4, one tick of 100 Hz)."""
 
 
+class Memory(Protocol):
+    """What is remembered of a route's names."""
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """Held while what is owed and what is remembered change in one step."""
+
+
 class AttributeStore(Protocol):
     """What the uploader needs of the route that wrote a row: its attribute objects."""
 
     @property
-    def memory(self) -> Directories:
+    def memory(self) -> Memory:
         """What is remembered of its names; its lock makes a completion one step."""
 
     def directory_key(self, path: str) -> str:

@@ -10,13 +10,13 @@ from typing import TypeAlias
 
 from fsdriver.backends.base import Backend
 from fsdriver.cache import Fetch, FetchNow, ObjectKey, Reader, write_all
-from fsdriver.changes import NameChanges
-from fsdriver.entries import Defaults
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale, Unsupported
+from fsdriver.metadata.entries import Defaults
+from fsdriver.routes.changes import NameChanges
+from fsdriver.routes.services import Policy, Services
 from fsdriver.runtime import on_loop
-from fsdriver.services import Policy, Services
-from fsdriver.staging import StagedFile, StagedReader
+from fsdriver.writeback.staging import StagedFile, StagedReader
 
 AnyReader: TypeAlias = Reader | StagedReader
 

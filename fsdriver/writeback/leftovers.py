@@ -13,8 +13,8 @@ from typing import Final
 
 from fsdriver.backends.base import Backend
 from fsdriver.errors import FsdriverError, NotFound
-from fsdriver.journal import Journal
-from fsdriver.staging import Staging, owner
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.staging import Staging, owner
 
 log = logging.getLogger(__name__)
 

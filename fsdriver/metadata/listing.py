@@ -14,20 +14,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fsdriver import names
-from fsdriver.anticipation import PAGES, Anticipation, TooManyPages
 from fsdriver.attributes import META_PREFIX, AttributeObject, Record
 from fsdriver.backends.base import Backend
 from fsdriver.cache import Epochs
-from fsdriver.described import Described
-from fsdriver.directories import Directories, Question, split
-from fsdriver.entries import Defaults, Entries, Uncommitted
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotDirectory, NotFound
-from fsdriver.journal import Journal
-from fsdriver.levels import Level
-from fsdriver.pending import Action, Pending
+from fsdriver.metadata.anticipation import PAGES, Anticipation, TooManyPages
+from fsdriver.metadata.described import Described
+from fsdriver.metadata.directories import Directories, Question, split
+from fsdriver.metadata.entries import Defaults, Entries, Uncommitted
+from fsdriver.metadata.levels import Level
+from fsdriver.metadata.walking import Walks
 from fsdriver.runtime import on_loop
-from fsdriver.walking import Walks
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.pending import Action, Pending
 
 log = logging.getLogger(__name__)
 

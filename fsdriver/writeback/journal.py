@@ -24,7 +24,7 @@ from typing import Any, Final
 from fsdriver.attributes import Record
 from fsdriver.errors import ConfigError
 from fsdriver.names import escape, unescape
-from fsdriver.pending import UNKNOWN, Action, AttributeChange, Pending
+from fsdriver.writeback.pending import UNKNOWN, Action, AttributeChange, Pending
 
 SCHEMA_VERSION: Final = 2
 

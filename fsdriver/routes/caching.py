@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fsdriver.cache import Evicted
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NoSpace, Stale, Unsupported
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 from fsdriver.runtime import on_loop
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fsdriver.cache import DiskCache, Epochs
-from fsdriver.journal import Journal
-from fsdriver.staging import Staging
-from fsdriver.uploader import Uploader
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.staging import Staging
+from fsdriver.writeback.uploader import Uploader
 
 WriteMode: TypeAlias = Literal["back", "through"]
 Announce: TypeAlias = Callable[[str, Sequence[str]], Awaitable[None]]

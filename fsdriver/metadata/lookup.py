@@ -12,15 +12,15 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from fsdriver import names
-from fsdriver.anticipation import TooManyPages
 from fsdriver.attributes import Record, apply_record
 from fsdriver.backends.base import ObjectInfo
-from fsdriver.directories import MISSING, split
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotDirectory, NotFound
-from fsdriver.listing import Listing
-from fsdriver.pending import Action, Pending
+from fsdriver.metadata.anticipation import TooManyPages
+from fsdriver.metadata.directories import MISSING, split
+from fsdriver.metadata.listing import Listing
 from fsdriver.runtime import on_loop
+from fsdriver.writeback.pending import Action, Pending
 
 NO_RECORDS: Mapping[str, Record] = MappingProxyType({})
 

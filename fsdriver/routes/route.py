@@ -15,15 +15,15 @@ from typing import Final
 
 from fsdriver.attributes import to_metadata
 from fsdriver.backends.base import ABSENT, Backend
-from fsdriver.directories import split
-from fsdriver.entries import Defaults, Uncommitted
 from fsdriver.entry import Entry, Kind, altered
 from fsdriver.errors import AlreadyExists, IsDirectory, Stale
-from fsdriver.inplace import InPlace
-from fsdriver.pending import Action, Pending
-from fsdriver.renaming import exchange_files
+from fsdriver.metadata.directories import split
+from fsdriver.metadata.entries import Defaults, Uncommitted
+from fsdriver.routes.inplace import InPlace
+from fsdriver.routes.renaming import exchange_files
+from fsdriver.routes.services import Policy, Services
 from fsdriver.runtime import on_loop
-from fsdriver.services import Policy, Services
+from fsdriver.writeback.pending import Action, Pending
 
 REMEMBERED_UPLOADS: Final = 200_000
 """Uploads of which the route still knows which staged bytes they were."""

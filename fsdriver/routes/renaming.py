@@ -10,15 +10,15 @@ import time
 from typing import TYPE_CHECKING
 
 from fsdriver.backends.base import ABSENT
-from fsdriver.entries import Uncommitted
 from fsdriver.entry import Entry, Kind, altered
 from fsdriver.errors import Stale, Unsupported
-from fsdriver.pending import Action
+from fsdriver.metadata.entries import Uncommitted
 from fsdriver.runtime import on_loop
+from fsdriver.writeback.pending import Action
 
 if TYPE_CHECKING:
-    from fsdriver.changes import NameChanges
-    from fsdriver.route import Route
+    from fsdriver.routes.changes import NameChanges
+    from fsdriver.routes.route import Route
 
 
 def rename_file(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:

@@ -16,9 +16,9 @@ from typing import Any, Final, Protocol
 
 from fsdriver import names
 from fsdriver.backends.base import Backend, ObjectInfo
-from fsdriver.directories import Directories, Question, split
 from fsdriver.entry import Kind
-from fsdriver.levels import Level, levels_below
+from fsdriver.metadata.directories import Directories, Question, split
+from fsdriver.metadata.levels import Level, levels_below
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from fsdriver import names
 from fsdriver.attributes import META_PREFIX, Record, apply_metadata, apply_record
 from fsdriver.backends.base import Backend, ObjectInfo
 from fsdriver.entry import Entry, Kind
-from fsdriver.pending import Action, Pending
+from fsdriver.writeback.pending import Action, Pending
 
 _FILE: Final = Kind.FILE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fsdriver.errors import NotFound
-from fsdriver.route import Route
+from fsdriver.routes.route import Route
 
 
 class Tree:

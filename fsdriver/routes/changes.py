@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from fsdriver.backends.base import ABSENT
-from fsdriver.entries import Uncommitted
 from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import (
     AlreadyExists,
@@ -19,9 +18,10 @@ from fsdriver.errors import (
     NotFound,
     Unsupported,
 )
-from fsdriver.owing import Owing
-from fsdriver.pending import Action, Pending
-from fsdriver.renaming import rename_directory, rename_file
+from fsdriver.metadata.entries import Uncommitted
+from fsdriver.routes.owing import Owing
+from fsdriver.routes.renaming import rename_directory, rename_file
+from fsdriver.writeback.pending import Action, Pending
 
 
 class NameChanges(Owing):

@@ -1,0 +1,152 @@
+"""When attribute objects are sent: those of quiet directories soon, those of busy ones now and then, awaited ones at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
+
+from fsdriver.errors import FsdriverError
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.sending import AttributeStore
+
+LOOK: Final = 0.02
+"""Seconds between two looks at which attribute objects are owed something."""
+DELAY: Final = 1.0
+"""Seconds that an attribute object waits for the content of its directory when all is to be sent."""
+BUSY_DELAY: Final = 5.0
+"""Seconds an attribute object waits for more changes while content of its directory is still being sent."""
+MARKED_QUIET: Final = 5.0
+"""Seconds without a change after which a marked attribute object gets its records and loses the mark: two requests for
+whatever was changed in between."""
+MARKED_BUSY: Final = 30.0
+"""`BUSY_DELAY` of a marked one: nobody lacks anything but the time of a request for each object."""
+RETRY_DELAY: Final = 1.0
+"""Seconds before one that failed is sent again."""
+
+
+class Progress(Protocol):
+    """Where those who wait for an attribute object learn what became of it; keys are ``<root>|<directory>``."""
+
+    def succeeded(self, key: str) -> None:
+        """It is on the store."""
+
+    def failed(self, key: str, error: FsdriverError) -> None:
+        """It is not; it will be tried again."""
+
+    async def advanced(self) -> None:
+        """Whoever waits looks again."""
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a task that the end of the uploader waits for."""
+
+
+class Flusher:
+    """The attribute objects of one store. Used on the event loop only.
+
+    Parameters
+    ----------
+    store : str
+        Identity of the backend.
+    journal : Journal
+    routes : dict
+        By key prefix; those that another process has are made and added when they are first met.
+    make_route : callable
+        Called as ``make_route(root)``.
+    progress : Progress
+    """
+
+    def __init__(
+        self,
+        store: str,
+        journal: Journal,
+        routes: dict[str, AttributeStore],
+        make_route: Callable[[str], AttributeStore],
+        progress: Progress,
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._routes = routes
+        self._make_route = make_route
+        self._progress = progress
+        self._flushing: set[tuple[str, str]] = set()
+        self._owed_since: dict[tuple[str, str], float] = {}
+        self._next = 0.0
+
+    def look(self, *, sending: bool, draining: bool) -> float | None:
+        """Send the attribute objects of directories that are quiet; of a busy one now and then.
+
+        Parameters
+        ----------
+        sending : bool
+            Rows are being carried out.
+        draining : bool
+            All is to be sent.
+
+        Returns
+        -------
+        float or None
+            Seconds after which to look again; None if there is no need.
+        """
+        clock = asyncio.get_running_loop().time
+        now = clock()
+        if now < self._next and (sending or not draining):
+            return None
+        owed = {(root, directory) for root, directory, _ in self._journal.attribute_directories(self._store)}
+        busy = self._journal.parents(self._store) if owed else ()
+        patient = not draining and all(self._route(root).lazy for root, _ in owed)
+        self._owed_since = {key: self._owed_since.get(key, now) for key in owed}
+        for (root, directory), since in self._owed_since.items():
+            route = self._route(root)
+            quiet = route.directory_key(directory) not in busy and (draining or _is_quiet(route, directory))
+            marked = directory in route.marked
+            patience = DELAY if draining else MARKED_BUSY if marked else BUSY_DELAY
+            if quiet or now - since >= patience:
+                self._begin(root, directory, mark=not quiet and marked)
+        # Looking takes longer the more is owed: it stays a small part of the time.
+        pause = max(DELAY / 4 if patient else LOOK, 20 * (clock() - now))
+        self._next = now + pause
+        return pause if owed or sending else None
+
+    def remove_marks(self, *, draining: bool) -> None:
+        """Marks that this process left in attribute objects go when nothing changes there any more."""
+        for root, route in list(self._routes.items()):
+            for directory in list(route.marked):
+                if (draining or _is_quiet(route, directory)) and not self._journal.has_children(
+                    self._store, route.directory_key(directory)
+                ):
+                    self._begin(root, directory, mark=False)
+
+    def urge(self, root: str, directory: str) -> None:
+        """Somebody waits for an attribute object: send it now."""
+        self._begin(root, directory, mark=True)
+
+    def _route(self, root: str) -> AttributeStore:
+        if root not in self._routes:
+            self._routes[root] = self._make_route(root)
+        return self._routes[root]
+
+    def _begin(self, root: str, directory: str, *, mark: bool) -> None:
+        if (root, directory) not in self._flushing:
+            self._flushing.add((root, directory))
+            self._progress.spawn(self._flush(self._route(root), root, directory, mark=mark))
+
+    async def _flush(self, route: AttributeStore, root: str, directory: str, *, mark: bool) -> None:
+        key = f"{root}|{directory}"
+        try:
+            await route.flush_attributes(directory, mark=mark)
+            self._progress.succeeded(key)
+            self._owed_since.pop((root, directory), None)
+        except FsdriverError as error:
+            self._progress.failed(key, error)
+            await self._progress.advanced()
+            await asyncio.sleep(RETRY_DELAY)
+        finally:
+            self._flushing.discard((root, directory))
+            await self._progress.advanced()
+
+
+def _is_quiet(route: AttributeStore, directory: str) -> bool:
+    """Nobody is making changes to a directory one by one, each of which would send its attribute object again."""
+    return time.monotonic() - route.marked.get(directory, float("-inf")) >= MARKED_QUIET
