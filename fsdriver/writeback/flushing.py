@@ -22,8 +22,9 @@ MARKED_QUIET: Final = 5.0
 whatever was changed in between."""
 MARKED_BUSY: Final = 30.0
 """`BUSY_DELAY` of a marked one: nobody lacks anything but the time of a request for each object."""
-RETRY_DELAY: Final = 1.0
-"""Seconds before one that failed is sent again."""
+FIRST_RETRY: Final = 1.0
+LAST_RETRY: Final = 60.0
+"""Seconds before one that failed is sent again: the first time, doubled each time, and at most."""
 
 
 class Progress(Protocol):
@@ -72,6 +73,7 @@ class Flusher:
         self._progress = progress
         self._flushing: set[tuple[str, str]] = set()
         self._owed_since: dict[tuple[str, str], float] = {}
+        self._failures: dict[tuple[str, str], tuple[int, float]] = {}
         self._next = 0.0
 
     def look(self, *, sending: bool, draining: bool) -> float | None:
@@ -119,7 +121,8 @@ class Flusher:
                     self._begin(root, directory, mark=False)
 
     def urge(self, root: str, directory: str) -> None:
-        """Somebody waits for an attribute object: send it now."""
+        """Somebody waits for an attribute object: send it now, also if that has failed a moment ago."""
+        self._failures.pop((root, directory), None)
         self._begin(root, directory, mark=True)
 
     def _route(self, root: str) -> AttributeStore:
@@ -128,7 +131,8 @@ class Flusher:
         return self._routes[root]
 
     def _begin(self, root: str, directory: str, *, mark: bool) -> None:
-        if (root, directory) not in self._flushing:
+        _, not_before = self._failures.get((root, directory), (0, 0.0))
+        if (root, directory) not in self._flushing and time.monotonic() >= not_before:
             self._flushing.add((root, directory))
             self._progress.spawn(self._flush(self._route(root), root, directory, mark=mark))
 
@@ -138,10 +142,12 @@ class Flusher:
             await route.flush_attributes(directory, mark=mark)
             self._progress.succeeded(key)
             self._owed_since.pop((root, directory), None)
+            self._failures.pop((root, directory), None)
         except FsdriverError as error:
+            failures, _ = self._failures.get((root, directory), (0, 0.0))
+            delay = min(LAST_RETRY, FIRST_RETRY * 2**failures)
+            self._failures[root, directory] = failures + 1, time.monotonic() + delay
             self._progress.failed(key, error)
-            await self._progress.advanced()
-            await asyncio.sleep(RETRY_DELAY)
         finally:
             self._flushing.discard((root, directory))
             await self._progress.advanced()

@@ -1,0 +1,93 @@
+"""When attribute objects are sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fsdriver.errors import FsdriverError, Unreachable
+from fsdriver.writeback import flushing
+from fsdriver.writeback.flushing import Flusher
+from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.pending import AttributeChange
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Broken:
+    """A route whose store takes no attribute object."""
+
+    lazy = False
+    marked: dict[str, float] = {}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        self.attempts = 0
+
+    def directory_key(self, path: str) -> str:
+        return f"{path}/"
+
+    async def flush_attributes(self, _directory: str, *, mark: bool) -> None:
+        self.attempts += 1
+        raise Unreachable("the store does not answer", "d")
+
+
+class Told:
+    """Collects what is reported."""
+
+    def __init__(self) -> None:
+        self.errors: list[str] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    def succeeded(self, key: str) -> None:
+        raise AssertionError(key)
+
+    def failed(self, key: str, error: FsdriverError) -> None:
+        self.errors.append(key)
+
+    async def advanced(self) -> None:
+        return
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.add(asyncio.get_running_loop().create_task(work))
+
+
+def test_what_fails_is_tried_again_at_growing_intervals_and_at_once_for_who_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, route, told = Clock(), Broken(), Told()
+    monkeypatch.setattr(flushing, "time", clock)
+    journal = Journal(tmp_path / "catalog.db")
+    journal.write_attributes([AttributeChange("store", "", "d", "name", {"mode": 0o600})])
+    flusher = Flusher("store", journal, {"": route}, lambda _: route, told)  # type: ignore[dict-item]
+
+    async def look_for(seconds: int) -> int:
+        before = route.attempts
+        for _ in range(10 * seconds):
+            flusher.look(sending=False, draining=True)
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            clock.now += 0.1
+        return route.attempts - before
+
+    async def scenario() -> list[int]:
+        attempts = [await look_for(seconds) for seconds in (10, 100, 600)]
+        flusher.urge("", "d")
+        await asyncio.gather(*told.tasks)
+        return [*attempts, route.attempts]
+
+    ten, hundred, more, at_last = asyncio.run(scenario())
+    journal.close()
+    assert 3 <= ten <= 5
+    assert hundred <= 5
+    assert 8 <= more <= 11
+    assert at_last == ten + hundred + more + 1
+    assert told.errors == ["|d"] * at_last
