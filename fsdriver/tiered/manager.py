@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import mmap
 import threading
 import time
@@ -90,10 +91,21 @@ class TieredCacheManager:
         Returns
         -------
         bool
-            Whether any tier took it. False for what is not bytes, and for more bytes than any tier takes.
+            Whether any tier took it. False for what is not bytes, and for more bytes than any tier takes; what was there
+            stays then.
+
+        Raises
+        ------
+        TypeError
+            ``metadata`` has values that JSON has not.
+        OSError
+            The disk failed; what was there stays.
         """
         if not isinstance(content, bytes):
             return False
+        if len(content) > max(self.settings.local_cache_size, self._largest_in_memory):
+            return False
+        json.dumps(metadata)
         with self._opened():
             now = self._clock()
             version = hashlib.sha256(content).hexdigest()
@@ -233,13 +245,17 @@ class TieredCacheManager:
             return 0.0
         return heat(uses.count, uses.last - uses.first, max(0.0, now - uses.last), self.settings.arc.weights)
 
+    @property
+    def _largest_in_memory(self) -> int:
+        return min(self.settings.max_item_size, self.settings.memory_cache_size)
+
     def _forget_other_versions(self, item: Item) -> None:
         """Another process may have put other content."""
         if (known := self._memory.peek(item.key)) is not None and known.version != item.version:
             del self._memory[item.key]
 
     def _remember(self, key: str, content: bytes, version: str) -> bool:
-        if len(content) > min(self.settings.max_item_size, self.settings.memory_cache_size):
+        if len(content) > self._largest_in_memory:
             self._memory.pop(key, None)
             return False
         self._memory[key] = _Content(version, content)
@@ -247,13 +263,18 @@ class TieredCacheManager:
 
     def _put_on_disk(self, item: Item, content: bytes) -> bool:
         before = self._items.get(item.key)
-        if before is not None:
-            self._drop([before])
+        replaced = [] if before is None else [before]
         if item.size > self.settings.local_cache_size:
+            self._drop(replaced)
             return False
-        self._make_room(item.size, item.added)
         file, path = self._disk.temporary(_key(item))
-        file.write(0, memoryview(content))
+        try:
+            file.write(0, memoryview(content))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        self._drop(replaced)
+        self._make_room(item.size, item.added)
         self._disk.seal(_key(item), path)
         if not self._disk.contains(_key(item)):
             return False

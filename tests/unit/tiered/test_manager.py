@@ -213,6 +213,20 @@ def test_processes_share_a_directory(make: Callable[..., TieredCacheManager]) ->
     assert other.get("a") == b"second"
 
 
+@pytest.mark.feature("S2-03")
+def test_what_is_refused_leaves_what_was_there(make: Callable[..., TieredCacheManager], tmp_path: Path) -> None:
+    manager = make(memory_cache_size=200, local_cache_size=100)
+    assert manager.put("a", b"old")
+    assert not manager.put("a", bytes(201))
+    with pytest.raises(TypeError):
+        manager.put("a", b"new", {"not": {"of", "JSON"}})
+    assert manager.get("a") == b"old"
+    assert manager.put("a", bytes(150))
+    assert manager.get("a") == bytes(150)
+    manager.clear(["memory"])
+    assert manager.get("a") is None
+
+
 def test_a_closed_manager_says_so(make: Callable[..., TieredCacheManager]) -> None:
     manager = make()
     manager.close()
