@@ -51,14 +51,6 @@ class TTLCache(Generic[V]):
             found = self._map.pop(key, None)
         return None if found is None else found[0]
 
-    def pop_prefix(self, prefix: str) -> int:
-        """Forget all keys that begin with ``prefix``; how many there were. Looks at every key."""
-        with self._lock:
-            keys = [key for key in self._map if key.startswith(prefix)]
-            for key in keys:
-                self._map.pop(key, None)
-        return len(keys)
-
     def clear(self) -> None:
         """Forget everything."""
         with self._lock:
