@@ -72,7 +72,7 @@ class Adopter:
                     path.unlink(missing_ok=True)
                     return unkept(file, key)
         except (OSError, sqlite3.Error) as error:
-            self._failed(key, _as_os_error(error))
+            self._failed(key, as_os_error(error))
             path.unlink(missing_ok=True)
             return unkept(file, key)
         self._counts.sealed += 1
@@ -91,7 +91,7 @@ class Adopter:
                 done = {key.place for key, path in self._admit(written) if self._place(key, path)}
         except (OSError, sqlite3.Error) as error:
             for key, _ in written:
-                self._failed(key, _as_os_error(error))
+                self._failed(key, as_os_error(error))
             done = set()
         result = [key.place in done for key, _ in written]
         for (_, path), placed in zip(written, result, strict=True):
@@ -140,5 +140,6 @@ def unkept(file: LocalFile, key: ObjectKey) -> SealedFile:
     return sealed
 
 
-def _as_os_error(error: OSError | sqlite3.Error) -> OSError:
+def as_os_error(error: OSError | sqlite3.Error) -> OSError:
+    """What the index could not do, as an error of the disk."""
     return error if isinstance(error, OSError) else OSError(0, f"index: {error}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -17,7 +18,7 @@ from typing import Final, Protocol
 
 from fsdriver.errors import NoSpace
 
-from .adoption import Adopter
+from .adoption import Adopter, as_os_error
 from .files import LocalFile
 from .keys import ObjectKey
 from .scratch import Scratch
@@ -141,8 +142,8 @@ class Batches:
             if not self._disk.allocate(file, 0, size):
                 raise NoSpace("the cache's file system has no more free space than cache.min_free", item.key.label)
             file.write(0, item.data)
-        except OSError as error:
-            self._disk.disk_failed(item.key, error)
+        except (OSError, sqlite3.Error) as error:
+            self._disk.disk_failed(item.key, as_os_error(error))
             if path is not None:
                 Path(path).unlink(missing_ok=True)
             return None

@@ -70,3 +70,6 @@ async def _tell(path: Path, message: bytes) -> None:
         log.warning(
             "the daemon at %s did not acknowledge a change within %g s; its kernel cache expires by ttl", path, PATIENCE
         )
+    except OSError as error:
+        # The change is made and journaled: who made it is not to hear of this.
+        log.warning("the daemon at %s could not be told of a change (%s); its kernel cache expires by ttl", path, error)

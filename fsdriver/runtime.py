@@ -136,7 +136,7 @@ class Started:
                 wanted = self._coroutine.send(may_wait)
         except StopIteration as stop:
             self._done(stop.value, None)
-        except Exception as error:  # noqa: BLE001 - whatever the operation raised belongs to `done`
+        except BaseException as error:  # noqa: BLE001 - whatever the operation raised belongs to `done`, Rust's panics too
             self._done(None, error)
         else:
             self._loop.call_soon_threadsafe(self._begin)

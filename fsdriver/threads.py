@@ -62,7 +62,7 @@ class Threads:
         while (work := self._queue.get()) is not None:
             try:
                 work()
-            except Exception:  # noqa: BLE001 - the thread lives on, others depend on it
+            except BaseException:  # noqa: BLE001 - the thread lives on, others depend on it; Rust's panics are no Exceptions
                 _log.exception("%s failed", work)
             work = None
             with self._lock:

@@ -115,16 +115,20 @@ class ControlServer:
             try:
                 connection, _ = await loop.sock_accept(listener)
             except OSError as error:
-                if error.errno not in {errno.EMFILE, errno.ENFILE}:
-                    raise
-                if self._spare:
+                if error.errno in {errno.EMFILE, errno.ENFILE} and self._spare:
                     os.close(self._spare.pop())
-                else:
-                    await asyncio.sleep(ACCEPT_PAUSE)
+                    continue
+                if error.errno not in {errno.EMFILE, errno.ENFILE}:
+                    log.warning("a connection to %s was not accepted: %s", self.path, error)
+                await asyncio.sleep(ACCEPT_PAUSE)
                 continue
             reader = asyncio.StreamReader(LONGEST_LINE)
             protocol = asyncio.StreamReaderProtocol(reader, self._serve)
-            await loop.connect_accepted_socket(lambda protocol=protocol: protocol, connection)  # type: ignore[misc]
+            try:
+                await loop.connect_accepted_socket(lambda protocol=protocol: protocol, connection)  # type: ignore[misc]
+            except OSError as error:
+                connection.close()
+                log.warning("a connection to %s was lost at once: %s", self.path, error)
 
     def _keep_spare(self) -> None:
         with contextlib.suppress(OSError):  # none is left: the next connection that ends leaves one

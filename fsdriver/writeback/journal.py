@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -25,6 +26,8 @@ from fsdriver.attributes import Record
 from fsdriver.errors import ConfigError
 from fsdriver.names import escape, unescape
 from fsdriver.writeback.pending import UNKNOWN, Action, AttributeChange, Pending
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION: Final = 2
 
@@ -153,6 +156,7 @@ class Journal:
         """Several changes as one; nests. ``durable`` makes the commit survive power loss."""
         with self._lock:
             if self._depth:
+                assert not durable, "a transaction that has begun cannot become durable"
                 self._depth += 1
                 try:
                     yield
@@ -177,7 +181,11 @@ class Journal:
                 if durable:
                     self._db.execute("PRAGMA synchronous=NORMAL")
             while self._after:
-                self._after.pop()()
+                try:
+                    self._after.pop()()
+                except OSError as error:
+                    # It is about files that nobody needs any more; the next start looks for them.
+                    log.warning("after a change of the journal: %s", error)
 
     def after_commit(self, act: Callable[[], None]) -> None:
         """Do something when the transaction under way has been committed; not at all if it is rolled back."""

@@ -20,7 +20,7 @@ from typing import Final, Self, TypeAlias
 import xxhash
 
 from fsdriver.cache import write_all
-from fsdriver.errors import NoSpace
+from fsdriver.errors import NoSpace, Stale
 
 Signature: TypeAlias = tuple[int, int]
 """Size and mtime in nanoseconds: what moves when bytes are written."""
@@ -290,6 +290,8 @@ class Staging:
                 remaining = os.fstat(source.fileno()).st_size
                 while remaining and (done := os.copy_file_range(source.fileno(), copy.fileno(), remaining)):
                     remaining -= done
+                if remaining:
+                    raise Stale("it was cut short while it was copied", str(path))
             except BaseException:
                 self.remove(target)
                 raise
