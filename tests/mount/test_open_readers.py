@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable
@@ -75,31 +76,35 @@ def whole(descriptor: int, size: int) -> bytes:
     return b"".join(os.pread(descriptor, MIB, offset) for offset in range(0, size, MIB))
 
 
-@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("make", CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("write", ["back", "through"])
-def test_a_cold_file_is_kept_for_its_readers(
-    tree: MountedTree, foreign: Foreign, size: int, make: Callable[[Path], object], write: str
-) -> None:
-    data = os.urandom(size)
-    foreign.put("f", data)
-    foreign.put("d/other", b"")
+def test_cold_files_are_kept_for_their_readers(tree: MountedTree, foreign: Foreign, write: str) -> None:
+    """Every change of every size, each in a directory of its own of one mount."""
+    cases = {f"{name} {size}": (make, os.urandom(SIZES[size])) for name, make in CHANGES.items() for size in SIZES}
+    for case, (_, data) in cases.items():
+        foreign.put(f"{case}/f", data)
+        foreign.put(f"{case}/d/other", b"")
     tree.mount(f"write={write}")
-    unread, begun = os.open(tree.root / "f", os.O_RDONLY), os.open(tree.root / "f", os.O_RDONLY)
-    try:
-        if size > MIB:
-            assert os.pread(begun, 4096, 0) == data[:4096]
-        (tree.root / "d" / "other").unlink()
-        make(tree.root)
-        tree.command("sync", str(tree.root))
-        assert "f" not in foreign.keys() or foreign.get("f") == b"new"  # noqa: SIM118
-        assert whole(begun, size) == data
-        assert whole(unread, size) == data
-        if "transport=libfuse" not in tree.options:
-            assert os.fstat(begun).st_size == size
-    finally:
-        os.close(unread)
-        os.close(begun)
+    with contextlib.ExitStack() as stack:
+        readers: dict[str, tuple[int, int]] = {}
+        for case, (make, data) in cases.items():
+            root = tree.root / case
+            unread, begun = (os.open(root / "f", os.O_RDONLY) for _ in range(2))
+            stack.callback(os.close, unread)
+            stack.callback(os.close, begun)
+            if len(data) > MIB:
+                assert os.pread(begun, 4096, 0) == data[:4096]
+            (root / "d" / "other").unlink()
+            make(root)
+            readers[case] = unread, begun
+        tree.command("sync", str(tree.root), timeout=170)
+        left = foreign.keys()
+        for case, (_, data) in cases.items():
+            unread, begun = readers[case]
+            assert f"{case}/f" not in left or foreign.get(f"{case}/f") == b"new", case
+            assert whole(begun, len(data)) == data, case
+            assert whole(unread, len(data)) == data, case
+            if "transport=libfuse" not in tree.options:
+                assert os.fstat(begun).st_size == len(data), case
     tree.umount()
 
 
