@@ -411,6 +411,9 @@ class DiskCache:
     def disk_failed(self, key: ObjectKey, error: OSError) -> None:
         """A fill goes on without the disk."""
         self.counts.uncached += 1
+        with self._lock:
+            if (fill := self._fills.get(key.place)) is not None:
+                fill.disk_error = error
         if not self._disk_warned:
             self._disk_warned = True
             _log.warning(

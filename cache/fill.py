@@ -8,6 +8,7 @@ present.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterable
@@ -52,6 +53,8 @@ class Fill:
         `DiskCache` took note of the finished file.
     sealed : SealedFile or None
         The finished file.
+    disk_error : OSError or None
+        Why the disk did not take it.
     """
 
     def __init__(self, storage: Storage, key: ObjectKey, fetch: Fetch, *, stored: bool) -> None:
@@ -61,6 +64,7 @@ class Fill:
         self.readers = 0
         self.settled = False
         self.stored = stored
+        self.disk_error: OSError | None = None
         self.pid = os.getpid()
         self._storage = storage
         self._fetch = fetch
@@ -185,9 +189,7 @@ class Fill:
             request = WHOLE
         while self.sealed is None and self._sealing is None and not self.settled:
             if not self.stored:
-                raise NoSpace(
-                    "the cache cannot hold the whole object: raise cache.size or free disk space", self.key.label
-                )
+                raise self._why_not_stored()
             waiting = {one.task: one for one in self._requests.values()}
             for first, last in self.blocks.missing(0, self.key.size, request):
                 if len(waiting) >= REQUESTS_AHEAD:
@@ -201,6 +203,12 @@ class Fill:
                     raise error
         if self._sealing is not None:
             await asyncio.shield(self._sealing)
+
+    def _why_not_stored(self) -> OSError:
+        error = self.disk_error
+        if error is not None and error.errno in {errno.EMFILE, errno.ENFILE}:
+            return OSError(error.errno, f"{error.strerror}; the cache could not take {self.key.label}")
+        return NoSpace("the cache cannot hold the whole object: raise cache.size or free disk space", self.key.label)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 

@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import errno
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -560,3 +561,20 @@ def test_spawned_reads_need_no_waiting_thread(cache: DiskCache, make_source: Any
                 source.data[offset : offset + 10] for offset in range(0, 2 * MIB, BLOCK)
             ]
         )
+
+
+def test_without_a_descriptor_a_whole_file_is_refused_as_such(
+    cache: DiskCache, make_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source(5000)
+    failing = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    def no_descriptor(*_: object) -> NoReturn:
+        raise failing
+
+    monkeypatch.setattr(cache._scratch, "create", no_descriptor)
+    with cache.reader(source.key, source.fetch) as reader:
+        assert bytes(run(reader.read(0, 5000))) == source.data
+        with pytest.raises(OSError, match="open files") as caught:
+            run(reader.wait_complete())
+    assert caught.value.errno == errno.EMFILE
