@@ -27,7 +27,7 @@ lint: dev
 	$(BIN)/lint-imports
 
 test: lint
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup --cov --cov-report=term $(PYTEST)
+	$(BIN)/pytest -n $(WORKERS) --dist load --cov --cov-report=term $(PYTEST)
 
 docs: dev
 	$(BIN)/python scripts/generate_docs.py

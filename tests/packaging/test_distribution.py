@@ -18,8 +18,6 @@ ROOT = Path(__file__).parents[2]
 ROOMS = {"fsdriver.cache": "cache", "fsdriver.fuse_mount": "fuse_mount", "fsdriver.systemd": "systemd"}
 PRESENT = {"__pycache__", ".venv", ".git", ".demo", "build", "dist", ".mypy_cache", ".ruff_cache", ".pytest_cache"}
 
-pytestmark = pytest.mark.xdist_group("packaging")
-
 
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory) -> tuple[Path, Path]:

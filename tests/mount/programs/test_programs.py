@@ -20,9 +20,7 @@ from .trees import ALWAYS, EVERYTHING, Seen, differences, snapshot
 
 PROGRAMS = [*archives.PROGRAMS, *developers.PROGRAMS, *data.PROGRAMS, *crowds.PROGRAMS]
 CASES = [
-    pytest.param(
-        kind, write, program, id=f"{kind}-{write}-{program.name}", marks=pytest.mark.xdist_group(f"{kind}-{write}")
-    )
+    pytest.param(kind, write, program, id=f"{kind}-{write}-{program.name}")
     for kind, write in (("local", "back"), ("libfuse", "back"), ("s3", "back"), ("s3", "through"))
     for program in PROGRAMS
     if (write == "back" or program.through) and (kind != "libfuse" or program.libfuse)
