@@ -114,7 +114,7 @@ class Listing(Entries):
         """The attribute object of a directory, with what the journal still owes to it."""
         if not self.posix:
             return AttributeObject()
-        owed = self.journal.attribute_changes(self.backend.identity, self.prefix, path)
+        owed = self.journal.attributes.of_directory(self.backend.identity, self.prefix, path)
         stored = await self._stored(path, fresh=fresh)
         return stored.merged({name: change.record for name, change in owed.items()}) if owed else stored
 
@@ -123,7 +123,7 @@ class Listing(Entries):
         parent, name = split(path)
         if not self.posix:
             return None
-        owed = self.journal.attribute_change(self.backend.identity, self.prefix, parent, name)
+        owed = self.journal.attributes.of_name(self.backend.identity, self.prefix, parent, name)
         return owed.record if owed is not None else (await self._stored(parent)).entries.get(name)
 
     async def lacks_records(self, directory: str) -> bool:
@@ -328,8 +328,8 @@ class Listing(Entries):
         return entries
 
     def _described_by_journal(self) -> Collection[str]:
-        owed = self.journal.attribute_directories(self.backend.identity)
-        return {directory for root, directory, _ in owed if root == self.prefix}
+        owed = self.journal.attributes.directories(self.backend.identity)
+        return {directory for root, directory in owed if root == self.prefix}
 
     def _exists(self, level: Level, entries: Mapping[str, Entry], owed: Owed) -> bool:
         if owed.marker is not None and owed.marker.action is Action.DELETE and not entries:

@@ -153,7 +153,7 @@ class Lookup(Listing):
         entry = self.new_directory(path, mtime_ns)
         if not self.posix:
             return entry
-        owed = self.journal.attribute_change(self.backend.identity, self.prefix, path, "")
+        owed = self.journal.attributes.of_name(self.backend.identity, self.prefix, path, "")
         own = owed.record if owed is not None else (await self._stored(path)).own
         return replace(apply_record(entry, own), kind=Kind.DIRECTORY) if own else entry
 

@@ -108,7 +108,7 @@ class NameChanges(Owing):
             self.journal.write(row)
         self.marked.pop(path, None)
         if self.posix:
-            self.journal.drop_attributes(self.backend.identity, self.prefix, path)
+            self.journal.attributes.drop(self.backend.identity, self.prefix, path)
             meta = self.meta_key(path)
             parent = meta.rpartition("/")[0] + "/"
             self.journal.write(Pending(self.backend.identity, meta, parent, 0, Action.DELETE, self.prefix, path))

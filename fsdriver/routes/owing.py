@@ -127,7 +127,7 @@ class Owing(Lookup):
                 if own is not None:
                     changes.append(AttributeChange(self.backend.identity, self.prefix, directory, "", to_record(own)))
         if changes:
-            self.journal.write_attributes(changes)
+            self.journal.attributes.write(changes)
 
     def own_record(self, directory: str) -> Record | None:
         """What is remembered of a directory's own attributes; its times go along whenever a record in it is written."""
@@ -135,7 +135,7 @@ class Owing(Lookup):
         return to_record(own) if own is not None and own.kind is Kind.DIRECTORY else None
 
     def owes_attributes(self, directory: str, name: str | None = None) -> bool:
-        return self.journal.owes_attributes(self.backend.identity, self.prefix, directory, name)
+        return self.journal.attributes.owed(self.backend.identity, self.prefix, directory, name)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -197,10 +197,10 @@ class Owing(Lookup):
                 parent, name = split(path)
                 if self.journal.get(identity, self.key(path)) is None:
                     found = [
-                        self.journal.attribute_change(identity, self.prefix, *at)
+                        self.journal.attributes.of_name(identity, self.prefix, *at)
                         for at in ((parent, name), (parent, ""), (path, ""))
                     ]
-                    self.journal.finish_attributes([change for change in found if change is not None])
+                    self.journal.attributes.finish([change for change in found if change is not None])
                 self.memory.forget_entry(path)
 
     async def wait_for(self, paths: Sequence[str], timeout: float | None = None) -> None:
@@ -227,7 +227,7 @@ class Owing(Lookup):
         def owed() -> bool:
             one = self.journal.get(identity, self.key(path)) if path else None
             inside = f"{path}/" if path else ""
-            lacking = (d for root, d, _ in self.journal.attribute_directories(identity) if root == self.prefix)
+            lacking = (d for root, d in self.journal.attributes.directories(identity) if root == self.prefix)
             return (
                 self._owes_below(prefix)
                 or one is not None
@@ -283,7 +283,7 @@ class Owing(Lookup):
 
     def says_all(self, path: str) -> bool:
         """The object of a name says in its own metadata all that its record does, which is on its way."""
-        change = self.journal.attribute_change(self.backend.identity, self.prefix, *split(path))
+        change = self.journal.attributes.of_name(self.backend.identity, self.prefix, *split(path))
         return change is not None and change.record is not None and CARRIED in change.record
 
     def _must_wait(self, paths: Iterable[str]) -> bool:
@@ -302,7 +302,7 @@ class Owing(Lookup):
     def _is_unknown_to_others(self, path: str) -> bool:
         """The attribute object lacks the record of a name, and nothing else on the store says it."""
         parent, name = split(path)
-        change = self.journal.attribute_change(self.backend.identity, self.prefix, parent, name)
+        change = self.journal.attributes.of_name(self.backend.identity, self.prefix, parent, name)
         if change is None:
             return False
         if parent not in self.marked:
@@ -327,7 +327,7 @@ class Owing(Lookup):
         stored = memory.attributes
         for _ in range(8):
             # In this order: a record whose row is already gone has got its version meanwhile, and is sent once more.
-            changes = self.journal.attribute_changes(identity, self.prefix, directory)
+            changes = self.journal.attributes.of_directory(identity, self.prefix, directory)
             pending = {
                 split(row.path)[1]
                 for row in self.journal.children(identity, self.directory_key(directory))
@@ -355,7 +355,7 @@ class Owing(Lookup):
             self.memory.learn_attributes(directory, memory, merged, self.memory.clock())
             # Others remember the object as it was: they must ask for it again before the journal forgets what it lacked.
             self.memory.touch(directory)
-            self.journal.finish_attributes(owed.values())
+            self.journal.attributes.finish(owed.values())
             if mark:
                 self.marked[directory] = time.monotonic()
             return

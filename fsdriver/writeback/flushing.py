@@ -95,7 +95,7 @@ class Flusher:
         now = clock()
         if now < self._next and (sending or not draining):
             return None
-        owed = {(root, directory) for root, directory, _ in self._journal.attribute_directories(self._store)}
+        owed = set(self._journal.attributes.directories(self._store))
         busy = self._journal.parents(self._store) if owed else ()
         patient = not draining and all(self._route(root).lazy for root, _ in owed)
         self._owed_since = {key: self._owed_since.get(key, now) for key in owed}

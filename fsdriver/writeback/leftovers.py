@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from fsdriver.backends.base import Backend
 from fsdriver.errors import FsdriverError, NotFound
+from fsdriver.writeback.catalog import Catalog
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.staging import Staging, owner
 
@@ -58,31 +60,37 @@ def sweep_staging(staging: Staging, journal: Journal) -> int:
 
 
 class UploadLog:
-    """Notes uploads in parts in the journal, until they end.
+    """Notes uploads in parts in the catalog, until they end.
 
     Parameters
     ----------
-    journal : Journal
+    catalog : Catalog
     store : str
         Identity of the backend.
     """
 
-    def __init__(self, journal: Journal, store: str) -> None:
-        self._journal = journal
+    def __init__(self, catalog: Catalog, store: str) -> None:
+        self._catalog = catalog
         self._store = store
 
     def begun(self, key: str, handle: str) -> None:
         """The store has opened an upload."""
-        self._journal.note_upload(self._store, key, handle, owner())
+        self._catalog.change("INSERT OR REPLACE INTO uploads VALUES (?,?,?,?)", (self._store, key, handle, owner()))
 
     def ended(self, key: str, handle: str) -> None:
         """It was completed, or its parts were removed."""
-        self._journal.forget_upload(self._store, key, handle)
+        self._catalog.change("DELETE FROM uploads WHERE store=? AND key=? AND handle=?", (self._store, key, handle))
+
+    def under_way(self) -> Sequence[tuple[str, str, str]]:
+        """(key, handle, owner) of every upload that has not ended."""
+        found = self._catalog.rows("SELECT key, handle, owner FROM uploads WHERE store=?", (self._store,))
+        return [(key, handle, whose) for key, handle, whose in found]
 
 
-async def abort_uploads(backend: Backend, journal: Journal) -> None:
+async def abort_uploads(backend: Backend, catalog: Catalog) -> None:
     """Remove the parts that dead processes sent to a store."""
-    for key, handle, whose in journal.uploads(backend.identity):
+    uploads = UploadLog(catalog, backend.identity)
+    for key, handle, whose in uploads.under_way():
         if not is_dead(whose):
             continue
         try:
@@ -92,5 +100,5 @@ async def abort_uploads(backend: Backend, journal: Journal) -> None:
         except FsdriverError as error:
             log.warning("%s: the parts a dead process sent stay until the next start: %s", key, error)
             continue
-        journal.forget_upload(backend.identity, key, handle)
+        uploads.ended(key, handle)
         log.info("%s: the parts that a dead process sent were removed", key)

@@ -129,5 +129,5 @@ class Settler:
                 own = route.own_record(directory) if route is not None and (directory, "") not in changes else None
                 if own is not None:
                     changes[directory, ""] = AttributeChange(last.store, last.root, directory, "", own)
-            self._journal.write_attributes(changes.values())
+            self._journal.attributes.write(changes.values())
         return ended

@@ -66,7 +66,7 @@ def test_what_fails_is_tried_again_at_growing_intervals_and_at_once_for_who_wait
     clock, route, told = Clock(), Broken(), Told()
     monkeypatch.setattr(flushing, "time", clock)
     journal = Journal(tmp_path / "catalog.db")
-    journal.write_attributes([AttributeChange("store", "", "d", "name", {"mode": 0o600})])
+    journal.attributes.write([AttributeChange("store", "", "d", "name", {"mode": 0o600})])
     flusher = Flusher("store", journal, {"": route}, lambda _: route, told)  # type: ignore[dict-item]
 
     async def look_for(seconds: int) -> int:

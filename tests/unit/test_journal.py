@@ -182,13 +182,13 @@ def test_below_takes_a_prefix_literally(journal: Journal) -> None:
 
 def test_attribute_changes_that_moved_on_stay(journal: Journal) -> None:
     change = AttributeChange(STORE, "", "d", "x", {"mode": 1})
-    journal.write_attributes([change])
-    seen = journal.attribute_changes(STORE, "", "d")
-    journal.write_attributes([replace(change, record=None)])
-    journal.finish_attributes(seen.values())
-    assert journal.attribute_changes(STORE, "", "d")["x"].record is None
-    journal.finish_attributes(journal.attribute_changes(STORE, "", "d").values())
-    assert journal.attribute_directories(STORE) == []
+    journal.attributes.write([change])
+    seen = journal.attributes.of_directory(STORE, "", "d")
+    journal.attributes.write([replace(change, record=None)])
+    journal.attributes.finish(seen.values())
+    assert journal.attributes.of_directory(STORE, "", "d")["x"].record is None
+    journal.attributes.finish(journal.attributes.of_directory(STORE, "", "d").values())
+    assert journal.attributes.directories(STORE) == []
 
 
 def test_a_failed_transaction_leaves_nothing(journal: Journal) -> None:

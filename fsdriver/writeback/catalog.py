@@ -1,0 +1,214 @@
+"""``catalog.db``: the database of what this host owes to the stores, in SQLite (WAL), shared by all processes of a uid.
+
+Here are its connection, transactions and schema; what its tables mean is said by those who read and write them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fsdriver.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 2
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS pending (
+    store TEXT NOT NULL, key TEXT NOT NULL, parent TEXT NOT NULL,
+    seq INTEGER NOT NULL, action TEXT NOT NULL, root TEXT NOT NULL, path TEXT NOT NULL,
+    base TEXT, staging TEXT, source TEXT, source_version TEXT, size INTEGER NOT NULL, record TEXT,
+    inflight INTEGER NOT NULL DEFAULT 0, held INTEGER NOT NULL DEFAULT 0, attempts INTEGER NOT NULL DEFAULT 0,
+    not_before REAL NOT NULL DEFAULT 0, error TEXT,
+    PRIMARY KEY (store, key)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pending_seq ON pending (store, seq);
+CREATE INDEX IF NOT EXISTS pending_parent ON pending (store, parent);
+CREATE INDEX IF NOT EXISTS pending_source ON pending (store, source) WHERE source IS NOT NULL;
+CREATE INDEX IF NOT EXISTS pending_held ON pending (store) WHERE held=1;
+CREATE INDEX IF NOT EXISTS pending_staging ON pending (staging) WHERE staging IS NOT NULL;
+CREATE TABLE IF NOT EXISTS attributes (
+    store TEXT NOT NULL, root TEXT NOT NULL, directory TEXT NOT NULL, name TEXT NOT NULL,
+    seq INTEGER NOT NULL, record TEXT,
+    PRIMARY KEY (store, root, directory, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS uploads (
+    store TEXT NOT NULL, key TEXT NOT NULL, handle TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (store, key, handle)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
+"""
+CHECKPOINT_PAGES: Final = 8192
+"""Pages (32 MiB) of the log after which it is copied into the database: that waits for the disk, and one close waits for it."""
+
+
+_catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
+_forking: list[Catalog] = []
+"""Databases that no other thread may use while the process forks."""
+
+
+class Catalog:
+    """See the module.
+
+    Parameters
+    ----------
+    path : Path
+        ``catalog.db`` in the state directory; created 0600.
+
+    Raises
+    ------
+    ConfigError
+        Written by a newer fsdriver: refused, never rewritten.
+
+    Attributes
+    ----------
+    owner : str
+        Begins the marks that processes with this catalog leave in attribute objects; no other catalog has it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.touch(mode=0o600, exist_ok=True)
+        self.lock = threading.RLock()
+        self._depth = 0
+        self._seq = 0
+        self._after: list[Callable[[], None]] = []
+        self.owner = ""
+        _catalogs.add(self)
+        self._db = sqlite3.connect(
+            path, check_same_thread=False, isolation_level=None, timeout=30, cached_statements=256
+        )
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > SCHEMA_VERSION:
+            raise ConfigError(f"catalog has schema {version}, known is {SCHEMA_VERSION}; upgrade fsdriver", str(path))
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=NORMAL")
+        self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        if version < SCHEMA_VERSION:
+            # What is new in a version is a table more.
+            with self.transaction():
+                for statement in _SCHEMA.split(";"):
+                    self._db.execute(statement)
+                if self._db.execute("SELECT count(*) FROM sequence").fetchone()[0] == 0:
+                    self._db.execute("INSERT INTO sequence VALUES (0)")
+                self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        self.owner = f"{self._identity():08x}-"
+
+    def _identity(self) -> int:
+        """A random number that the database keeps."""
+        found = int(self._db.execute("PRAGMA application_id").fetchone()[0])
+        if not found:
+            found = secrets.randbelow((1 << 31) - 1) + 1
+            self._db.execute(f"PRAGMA application_id={found}")
+        return found
+
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = False) -> Iterator[None]:
+        """Several changes as one; nests. ``durable`` makes the commit survive power loss."""
+        with self.lock:
+            if self._depth:
+                assert not durable, "a transaction that has begun cannot become durable"
+                self._depth += 1
+                try:
+                    yield
+                finally:
+                    self._depth -= 1
+                return
+            if durable:
+                self._db.execute("PRAGMA synchronous=FULL")
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._depth = 1
+                try:
+                    yield
+                except BaseException:  # a cancellation, or an interrupt, leaves no half of the changes either
+                    self._db.execute("ROLLBACK")
+                    self._after.clear()
+                    raise
+                finally:
+                    self._depth = 0
+                self._db.execute("COMMIT")
+            finally:
+                if durable:
+                    self._db.execute("PRAGMA synchronous=NORMAL")
+            while self._after:
+                try:
+                    self._after.pop()()
+                except OSError as error:
+                    # It is about files that nobody needs any more; the next start looks for them.
+                    log.warning("after a change of the journal: %s", error)
+
+    def after_commit(self, act: Callable[[], None]) -> None:
+        """Do something when the transaction under way has been committed; not at all if it is rolled back."""
+        with self.lock:
+            if self._depth:
+                self._after.append(act)
+            else:
+                act()
+
+    def rows(self, statement: str, values: Sequence[object] = ()) -> Sequence[tuple[Any, ...]]:
+        """All rows that a statement returns."""
+        with self.lock:
+            return self._db.execute(statement, values).fetchall()
+
+    def exists(self, statement: str, values: Sequence[object] = ()) -> bool:
+        """Whether a statement returns any row."""
+        with self.lock:
+            return self._db.execute(statement, values).fetchone() is not None
+
+    def change(self, statement: str, values: Sequence[object] = ()) -> int:
+        """Carry a statement out; returns how many rows it changed."""
+        with self.lock:
+            return self._db.execute(statement, values).rowcount
+
+    def change_many(self, statement: str, values: Iterable[Sequence[object]]) -> None:
+        """Carry a statement out for each of several sets of values."""
+        with self.transaction():
+            self._db.executemany(statement, values)
+
+    def next_seq(self) -> int:
+        """A number no change of a row had before: the time in nanoseconds, rising in this process whatever the clock does."""
+        with self.lock:
+            self._seq = max(self._seq + 1, time.time_ns())
+            return self._seq
+
+    def make_durable(self) -> None:
+        """What was written so far survives power loss: a synchronous commit carries every earlier one with it."""
+        with self.transaction(durable=True):
+            self._db.execute("UPDATE sequence SET value=value+1")
+
+    def before_fork(self) -> None:
+        """Wait until no thread is inside SQLite: a child would inherit its library-wide locks, held for ever."""
+        self.lock.acquire()
+
+    def after_fork(self) -> None:
+        """Go on, in parent and child (which makes a catalog of its own)."""
+        self.lock.release()
+
+    def close(self) -> None:
+        """Close the database."""
+        with self.lock:
+            self._db.close()
+
+
+def _before_fork() -> None:
+    _forking.extend(_catalogs)
+    for catalog in _forking:
+        catalog.before_fork()
+
+
+def _after_fork() -> None:
+    while _forking:
+        _forking.pop().after_fork()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
