@@ -83,6 +83,12 @@ def to_key(name_path: str, prefix: str = "") -> str:
     return key
 
 
+def split(path: str) -> tuple[str, str]:
+    """Parent directory and last name of a route path."""
+    parent, _, name = path.rpartition("/")
+    return parent, name
+
+
 def places(directory: str, prefix: str = "") -> tuple[str, ...]:
     """Key prefixes under which the children of a directory lie; each ends in ``/`` (or is empty, for the root).
 

@@ -11,12 +11,14 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from fsdriver.attributes import AttributeObject
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
+from fsdriver.metadata.directory import NEVER, Directory
+from fsdriver.names import split
 
 
 class _Missing:
@@ -28,93 +30,10 @@ MISSING: Final = _Missing()
 
 LIMIT: Final = 64 << 20
 """Bytes that the memory of one route may take by default."""
-MOST_ABSENT: Final = 10_000
-"""Names of one directory that are known not to exist."""
-NEVER: Final = float("-inf")
 PAGE: Final = 1000
 """Entries of a page of a listing."""
-# Bytes of Python objects, measured with names of 16 characters: an estimate that bounds, not a count.
-_DIRECTORY_BYTES: Final = 850
-_ENTRY_BYTES: Final = 450
-_TOLD_BYTES: Final = 65
-_ABSENT_BYTES: Final = 120
-_RECORD_BYTES: Final = 650
 _CENTURIES: Final = 1e10
 """Seconds that stand for an infinite time to live: what was never told is older than that."""
-
-
-def split(path: str) -> tuple[str, str]:
-    """Parent directory and last name of a route path."""
-    parent, _, name = path.rpartition("/")
-    return parent, name
-
-
-@dataclass(slots=True)
-class Directory:
-    """What is remembered of one directory.
-
-    Attributes
-    ----------
-    slot, epoch : int
-        Where all processes see its epoch, and what that was when it was learned.
-    entries : dict
-        Known entries by name.
-    learned : dict
-        When an entry was learned, of those that are not from the listing.
-    absent : dict
-        Names known not to exist, with the time that was learned.
-    unverified : set of str
-        Names whose attribute record is of another version: they need a HEAD before their attributes are told.
-    subdirectories : int
-        How many of `entries` are directories.
-    listed_at : float
-        When the listing was told that `entries` is from.
-    complete_at : float
-        When `entries` last was the whole directory.
-    generation : object
-        Made anew whenever names or attributes here change: equal ones stand for equal listings.
-    own, own_at : Entry, float
-        Attributes of the directory itself.
-    attributes, attributes_at : AttributeObject, float
-        Its attribute object.
-    changes : dict or None
-        While a listing is under way: what this process changed meanwhile.
-    weighed : int
-        `weight` when that was last looked at.
-    """
-
-    slot: int
-    epoch: int
-    entries: dict[str, Entry] = field(default_factory=dict)
-    learned: dict[str, float] = field(default_factory=dict)
-    absent: dict[str, float] = field(default_factory=dict)
-    unverified: set[str] = field(default_factory=set)
-    subdirectories: int = 0
-    listed_at: float = NEVER
-    complete_at: float = NEVER
-    generation: object = field(default_factory=object)
-    own: Entry | None = None
-    own_at: float = NEVER
-    attributes: AttributeObject | None = None
-    attributes_at: float = NEVER
-    changes: dict[str, Entry | None] | None = None
-    weighed: int = 0
-
-    @property
-    def weight(self) -> int:
-        """About how many bytes of memory it takes."""
-        records = 0 if self.attributes is None else len(self.attributes.entries)
-        return (
-            _DIRECTORY_BYTES
-            + len(self.entries) * _ENTRY_BYTES
-            + len(self.learned) * _TOLD_BYTES
-            + len(self.absent) * _ABSENT_BYTES
-            + records * _RECORD_BYTES
-        )
-
-    def told_at(self, name: str) -> float:
-        """When a known name was last told about."""
-        return max(self.learned.get(name, NEVER), self.listed_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,8 +164,7 @@ class Directories:
     def is_complete(self, path: str) -> bool:
         """`listing` would tell."""
         with self.lock:
-            directory = self.current(path)
-            return directory is not None and self.clock() - directory.complete_at <= self.ttl
+            return self._whole(path) is not None
 
     def listing(self, path: str) -> dict[str, Entry] | None:
         """All entries of a directory if they are remembered and fresh."""
@@ -256,10 +174,8 @@ class Directories:
     def state(self, path: str) -> tuple[object, dict[str, Entry]] | None:
         """As `listing`, with the generation: while `generation` tells the same, so does this."""
         with self.lock:
-            directory = self.current(path)
-            if directory is None or self.clock() - directory.complete_at > self.ttl:
-                return None
-            return directory.generation, dict(directory.entries)
+            directory = self._whole(path)
+            return None if directory is None else (directory.generation, dict(directory.entries))
 
     def generation(self, path: str) -> tuple[object, float]:
         """What stands for the present listing of a directory, and how many seconds longer; None if there is no fresh one."""
@@ -271,10 +187,13 @@ class Directories:
     def subdirectories(self, path: str) -> int | None:
         """How many directories a directory holds, if its listing is remembered and fresh."""
         with self.lock:
-            directory = self.current(path)
-            if directory is None or self.clock() - directory.complete_at > self.ttl:
-                return None
-            return directory.subdirectories
+            directory = self._whole(path)
+            return None if directory is None else directory.subdirectories
+
+    def _whole(self, path: str) -> Directory | None:
+        """The directory, if all its entries are remembered and fresh."""
+        directory = self.current(path)
+        return directory if directory is not None and self.clock() - directory.complete_at <= self.ttl else None
 
     def learn(self, path: str, entry: Entry | None, asked: float, started: Directory | None = None) -> Entry | None:
         """The store told about one path; None: there is nothing.
@@ -413,13 +332,7 @@ class Directories:
             return True
 
     def _fill(self, directory: Directory, entries: dict[str, Entry], unverified: set[str], when: float) -> None:
-        directory.entries = entries
-        directory.subdirectories = sum(entry.kind is Kind.DIRECTORY for entry in entries.values())
-        directory.learned.clear()
-        directory.absent.clear()
-        directory.unverified = unverified
-        directory.listed_at = directory.complete_at = when
-        directory.generation = object()
+        directory.fill(entries, unverified, when)
         self._weigh(directory)
 
     def change(self, path: str, entry: Entry | None) -> None:
@@ -476,11 +389,7 @@ class Directories:
             parent, name = split(path)
             directory = self._directories.get(parent)
             if directory is not None and path:
-                self._pop(directory, name)
-                directory.absent.pop(name, None)
-                directory.learned.pop(name, None)
-                directory.complete_at = NEVER
-                directory.generation = object()
+                directory.forget(name)
                 self._weigh(directory)
             self.forget(path)
 
@@ -514,27 +423,8 @@ class Directories:
         return None if directory is None or directory.own is None or left < 0 else (directory.own, left)
 
     def _set(self, directory: Directory, name: str, entry: Entry | None, now: float) -> None:
-        directory.unverified.discard(name)
-        directory.generation = object()
-        if entry is None:
-            self._pop(directory, name)
-            directory.learned.pop(name, None)
-            directory.absent[name] = now
-            if len(directory.absent) > MOST_ABSENT:
-                directory.absent.clear()
-            self._weigh(directory)
-            return
-        directory.absent.pop(name, None)
-        known = directory.entries.get(name)
-        directory.subdirectories += entry.kind is Kind.DIRECTORY
-        directory.subdirectories -= known is not None and known.kind is Kind.DIRECTORY
-        directory.entries[name] = entry
-        directory.learned[name] = now
+        directory.put(name, entry, now)
         self._weigh(directory)
-
-    def _pop(self, directory: Directory, name: str) -> None:
-        if (known := directory.entries.pop(name, None)) is not None:
-            directory.subdirectories -= known.kind is Kind.DIRECTORY
 
     def _drop(self, path: str) -> None:
         if path in self._directories:

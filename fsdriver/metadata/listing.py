@@ -21,10 +21,11 @@ from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotDirectory, NotFound
 from fsdriver.metadata.anticipation import PAGES, Anticipation, TooManyPages
 from fsdriver.metadata.described import Described
-from fsdriver.metadata.directories import Directories, Question, split
+from fsdriver.metadata.directories import Directories, Question
 from fsdriver.metadata.entries import Defaults, Entries, Uncommitted
 from fsdriver.metadata.levels import Level
 from fsdriver.metadata.walking import Walks
+from fsdriver.names import split
 from fsdriver.runtime import on_loop
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.pending import Action, Pending

@@ -17,8 +17,9 @@ from fsdriver.backends.base import ObjectInfo
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotDirectory, NotFound
 from fsdriver.metadata.anticipation import TooManyPages
-from fsdriver.metadata.directories import MISSING, split
+from fsdriver.metadata.directories import MISSING
 from fsdriver.metadata.listing import Listing
+from fsdriver.names import split
 from fsdriver.runtime import on_loop
 from fsdriver.writeback.pending import Action, Pending
 

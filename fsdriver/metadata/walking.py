@@ -17,8 +17,9 @@ from typing import Any, Final, Protocol
 from fsdriver import names
 from fsdriver.backends.base import Backend, ObjectInfo
 from fsdriver.entry import Kind
-from fsdriver.metadata.directories import Directories, Question, split
+from fsdriver.metadata.directories import Directories, Question
 from fsdriver.metadata.levels import Level, levels_below
+from fsdriver.names import split
 
 log = logging.getLogger(__name__)
 

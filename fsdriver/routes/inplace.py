@@ -12,8 +12,8 @@ from typing import Final
 from fsdriver.backends.base import ABSENT
 from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import AlreadyExists, NotDirectory, NotFound, Stale
-from fsdriver.metadata.directories import split
 from fsdriver.metadata.entries import Uncommitted
+from fsdriver.names import split
 from fsdriver.routes.reading import AnyReader, Reading
 from fsdriver.runtime import on_loop
 from fsdriver.writeback.pending import Action

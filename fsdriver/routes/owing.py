@@ -19,10 +19,9 @@ from fsdriver.errors import (
     ReadOnly,
     Stale,
 )
-from fsdriver.metadata.directories import split
 from fsdriver.metadata.entries import Defaults
 from fsdriver.metadata.lookup import Lookup
-from fsdriver.names import FOLDS, RESERVED, folded
+from fsdriver.names import FOLDS, RESERVED, folded, split
 from fsdriver.routes.marks import own_marks
 from fsdriver.routes.services import Policy, Services
 from fsdriver.runtime import on_loop, on_worker

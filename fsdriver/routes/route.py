@@ -17,8 +17,8 @@ from fsdriver.attributes import to_metadata
 from fsdriver.backends.base import ABSENT, Backend
 from fsdriver.entry import Entry, Kind, altered
 from fsdriver.errors import AlreadyExists, IsDirectory, Stale
-from fsdriver.metadata.directories import split
 from fsdriver.metadata.entries import Defaults, Uncommitted
+from fsdriver.names import split
 from fsdriver.routes.inplace import InPlace
 from fsdriver.routes.renaming import exchange_files
 from fsdriver.routes.services import Policy, Services
