@@ -258,11 +258,11 @@ class InPlace(Reading):
         elif path is None:
             staging.remove(where)
         elif staged.uploaded == last and (version := staged.versions.get(self.key(path))) is not None:
-            uploader.sender.seal(self.key(path), version, staged.path)
+            uploader.sealer.seal(self.key(path), version, staged.path)
         elif staged.base and not staged.written and staged.uploaded is None:
             entry = self.cached(path)
             key = (entry.key if entry else None) or self.key(path)
-            uploader.sender.seal(key, staged.versions.get(key, staged.base), staged.path)
+            uploader.sealer.seal(key, staged.versions.get(key, staged.base), staged.path)
         if not self.journal.uses(where):
             staging.remove(where)
         if staged.replaces is not None:

@@ -98,7 +98,7 @@ class Route(InPlace):
                 raise AlreadyExists("the name is taken", path) from error
             raise
         if isinstance(source, Path):
-            self.services.uploader.sender.seal(info.key, info.version, source)
+            self.services.uploader.sealer.seal(info.key, info.version, source)
             self.services.staging.remove(source)
         made = altered(
             made, size=info.size, version=info.version, mtime_ns=info.mtime_ns, atime_ns=info.mtime_ns, ctime_ns=info.mtime_ns

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
+from fsdriver.attributes import Record
 from fsdriver.errors import FsdriverError
 from fsdriver.writeback.journal import Journal
-from fsdriver.writeback.sending import AttributeStore
 
 LOOK: Final = 0.02
 """Seconds between two looks at which attribute objects are owed something."""
@@ -25,6 +26,39 @@ MARKED_BUSY: Final = 30.0
 FIRST_RETRY: Final = 1.0
 LAST_RETRY: Final = 60.0
 """Seconds before one that failed is sent again: the first time, doubled each time, and at most."""
+
+
+class Memory(Protocol):
+    """What is remembered of a route's names."""
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """Held while what is owed and what is remembered change in one step."""
+
+
+class AttributeStore(Protocol):
+    """What the uploader needs of the route that wrote a row: its attribute objects."""
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered of its names; its lock makes a completion one step."""
+
+    def directory_key(self, path: str) -> str:
+        """Key prefix of a directory."""
+
+    def own_record(self, directory: str) -> Record | None:
+        """What is remembered of a directory's own attributes."""
+
+    @property
+    def lazy(self) -> bool:
+        """Its attribute objects may follow later."""
+
+    @property
+    def marked(self) -> Mapping[str, float]:
+        """Directories whose attribute object says so, and when they were last changed (`time.monotonic`)."""
+
+    async def flush_attributes(self, directory: str, *, mark: bool) -> None:
+        """Merge what the journal owes to one attribute object."""
 
 
 class Progress(Protocol):

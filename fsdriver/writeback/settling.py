@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import socket
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from fsdriver import names
 from fsdriver.attributes import CARRIED
 from fsdriver.backends.base import ABSENT
+from fsdriver.writeback.flushing import AttributeStore
 from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.outgoing import Sent, UploadCounters
 from fsdriver.writeback.pending import Action, AttributeChange, Pending
-from fsdriver.writeback.sending import AttributeStore, Sender, Sent
+from fsdriver.writeback.sealing import Sealer
 from fsdriver.writeback.staging import Staging, origin_of
 
 log = logging.getLogger(__name__)
@@ -24,7 +30,8 @@ class Settler:
     ----------
     journal : Journal
     staging : Staging
-    sender : Sender
+    sealer : Sealer
+    counters : UploadCounters
     routes : mapping
         By key prefix, those of this process.
     on_done : callable
@@ -37,14 +44,16 @@ class Settler:
         self,
         journal: Journal,
         staging: Staging,
-        sender: Sender,
+        sealer: Sealer,
+        counters: UploadCounters,
         routes: Mapping[str, AttributeStore],
         on_done: Callable[[Pending, str], None],
         on_conflict: Callable[[Pending, str], None],
     ) -> None:
         self._journal = journal
         self._staging = staging
-        self._sender = sender
+        self._sealer = sealer
+        self._counters = counters
         self._routes = routes
         self._on_done = on_done
         self._on_conflict = on_conflict
@@ -66,7 +75,7 @@ class Settler:
             with route.memory.lock if route is not None else contextlib.nullcontext():
                 # The rows are gone, the bytes are in the cache, and what is remembered has the version.
                 ended = self._write_down(several, route)
-                self._sender.seal_sent(ended)
+                self._sealer.seal_sent(ended)
                 for one in ended:
                     self._on_done(one.row, one.version)
                 count += len(ended)
@@ -82,21 +91,32 @@ class Settler:
 
     def conflict(self, row: Pending, *, source_stands: bool) -> None:
         """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show."""
-        self._sender.counters.conflicts += 1
+        self._counters.conflicts += 1
         kept = ""
         with self._journal.transaction():
             # What was written since the losing request began is the state to keep.
             row = self._journal.get(row.store, row.key) or row
             self._journal.forget(row.store, row.key)
             if row.action is Action.COPY and not source_stands:
-                row = self._sender.from_cache(row)
+                row = self._sealer.from_cache(row)
             if row.action is Action.COPY or row.staging is not None:
-                kept = self._sender.keep_as(row)
+                kept = self._keep_as(row)
         if kept:
             log.error("%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept)
         else:
             log.error("%s was changed by another writer first; that version stands", row.path)
         self._on_conflict(row, kept)
+
+    def _keep_as(self, row: Pending) -> str:
+        """Journal the bytes of a row under a name nobody else has; returns that path."""
+        suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%S')}-{row.seq}"
+        directory, slash, name = row.path.rpartition("/")
+        while len(os.fsencode(name + suffix)) > names.NAME_LIMIT:
+            name = name[:-1]
+        kept = f"{directory}{slash}{name}{suffix}"
+        key = names.to_key(kept, f"{row.root}/" if row.root else "")
+        self._journal.write(replace(row, key=key, path=kept, base=ABSENT, inflight=False, held=False))
+        return kept
 
     def _write_down(self, sent: list[Sent], route: AttributeStore | None) -> list[Sent]:
         """Take what was sent from the journal, and owe its attributes; what is owed anew is left out of the result."""

@@ -26,12 +26,15 @@ from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut, Unsettled
 from fsdriver.runtime import on_loop
-from fsdriver.writeback.flushing import Flusher
+from fsdriver.writeback.flushing import AttributeStore, Flusher
+from fsdriver.writeback.immediate import ImmediateSender
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.keeping import FETCHED_UNASKED, Keeper
 from fsdriver.writeback.leftovers import abort_uploads, sweep_staging
+from fsdriver.writeback.outgoing import Outgoing, Sent
 from fsdriver.writeback.pending import STILL_READ, Action, Pending
-from fsdriver.writeback.sending import AttributeStore, GivenUp, Sender, Sent
+from fsdriver.writeback.sealing import Sealer
+from fsdriver.writeback.sending import GivenUp, Sender
 from fsdriver.writeback.settling import Settler
 from fsdriver.writeback.staging import Staging
 
@@ -97,11 +100,14 @@ class Uploader:
         self.backend = backend
         self.journal = journal
         self.staging = staging
-        self.sender = Sender(backend, journal, staging, cache)
+        self._outgoing = Outgoing(backend, journal, staging)
+        self._sender = Sender(self._outgoing)
+        self._immediate = ImmediateSender(self._outgoing)
+        self.sealer = Sealer(backend.identity, journal, staging, cache)
         self.keeper = Keeper(backend.identity, cache)
-        self.counters = self.sender.counters
-        self.routes = self.sender.routes
-        self._settler = Settler(journal, staging, self.sender, self.routes, on_done, on_conflict)
+        self.counters = self._outgoing.counters
+        self.routes: dict[str, AttributeStore] = {}
+        self._settler = Settler(journal, staging, self.sealer, self.counters, self.routes, on_done, on_conflict)
         self.flusher = Flusher(backend.identity, journal, self.routes, make_route, self)
         digest = hashlib.sha256(backend.identity.encode()).hexdigest()[:16]
         self._lock_path = state_dir / f"uploader-{digest}.lock"
@@ -249,14 +255,14 @@ class Uploader:
         while not self._closed:
             self._wake.clear()
             if self._lock_fd is not None:
-                self.sender.give_up_superseded()
+                self._sender.give_up_superseded()
             if self._in_the_way(time.monotonic()):
                 await self._wait_for_work(QUIET)
                 continue
             self._awake = False
             self.staging.remove_left(self.journal.uses)
             if self._try_lock():
-                self.sender.seal_left()
+                self.sealer.seal_left()
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
                 self._look_at_attributes()
@@ -293,7 +299,7 @@ class Uploader:
         self._under_way += len(rows)
         small: list[Pending] = []
         for row in rows:
-            if self.backend.immediate and self.sender.is_small(row):
+            if self.backend.immediate and self._immediate.is_small(row):
                 small.append(row)
             else:
                 self._spawn(self._running, self._carry_out(row))
@@ -325,7 +331,7 @@ class Uploader:
                 self._copied_from[key] = row.source
         sent: Sent | None = None
         try:
-            sent = self.sender.send_now(row)
+            sent = self._immediate.send(row)
             if sent is None:
                 return False
             self._errors.pop(key, None)
@@ -411,7 +417,7 @@ class Uploader:
                 self._done(sent)
 
     def _try(self, rows: Sequence[Pending]) -> Sequence[tuple[Pending, Sent | None]]:
-        return [(row, None if self.keeper.needed(row.key) else self.sender.send_now(row)) for row in rows]
+        return [(row, None if self.keeper.needed(row.key) else self._immediate.send(row)) for row in rows]
 
     def _done(self, sent: Sent) -> None:
         """A row was carried out; it is written down with others."""
@@ -426,13 +432,13 @@ class Uploader:
             if not await self._keep_for_readers(row):
                 await self.advanced()
                 return
-            version, sealed = await self.sender.send(row, doubtful=doubtful)
+            version, sealed = await self._sender.send(row, doubtful=doubtful)
         except Stale:
             deleting = row.action is Action.DELETE
             outcome = "that version stands" if deleting else "the bytes written here are kept"
             self._errors[row.key] = Stale(f"another writer changed it first; {outcome}", row.path)
             self._settler.conflict(
-                row, source_stands=row.action is Action.COPY and await self.sender.source_stands(row)
+                row, source_stands=row.action is Action.COPY and await self._sender.source_stands(row)
             )
         except GivenUp as cut:
             self._settler.give_up(row, cut.stored)
@@ -448,7 +454,7 @@ class Uploader:
             log.exception("%s: uploading failed in an unexpected way", row.path)
             self.journal.postpone(row, time.time() + UNEXPECTED_DELAY, repr(error))
         else:
-            self._done(Sent(row, version, sealed, carried=self.sender.carries(row)))
+            self._done(Sent(row, version, sealed, carried=self._outgoing.carries(row)))
             return
         finally:
             self._under_way -= 1
