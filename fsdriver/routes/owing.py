@@ -208,7 +208,7 @@ class Owing(Lookup):
         keys = {key for path in paths for key in ((self.key(path), self.directory_key(path)) if path else ())}
         directories = {d for path in paths for d in (path, split(path)[0])}
         for key in keys:
-            self.services.uploader.forget_error(key)
+            self.services.uploader.waiters.forget(key)
 
         def owed() -> bool:
             rows = (self.journal.get(identity, key) for key in keys)

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from fsdriver.attributes import Record
 from fsdriver.errors import FsdriverError
 from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.waiting import Waiters
 
 LOOK: Final = 0.02
 """Seconds between two looks at which attribute objects are owed something."""
@@ -61,22 +62,6 @@ class AttributeStore(Protocol):
         """Merge what the journal owes to one attribute object."""
 
 
-class Progress(Protocol):
-    """Where those who wait for an attribute object learn what became of it; keys are ``<root>|<directory>``."""
-
-    def succeeded(self, key: str) -> None:
-        """It is on the store."""
-
-    def failed(self, key: str, error: FsdriverError) -> None:
-        """It is not; it will be tried again."""
-
-    async def advanced(self) -> None:
-        """Whoever waits looks again."""
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a task that the end of the uploader waits for."""
-
-
 class Flusher:
     """The attribute objects of one store. Used on the event loop only.
 
@@ -89,7 +74,10 @@ class Flusher:
         By key prefix; those that another process has are made and added when they are first met.
     make_route : callable
         Called as ``make_route(root)``.
-    progress : Progress
+    waiters : Waiters
+        They are told under ``<root>|<directory>``.
+    spawn : callable
+        Runs a task that the end of the uploader waits for.
     """
 
     def __init__(
@@ -98,13 +86,15 @@ class Flusher:
         journal: Journal,
         routes: dict[str, AttributeStore],
         make_route: Callable[[str], AttributeStore],
-        progress: Progress,
+        waiters: Waiters,
+        spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._store = store
         self._journal = journal
         self._routes = routes
         self._make_route = make_route
-        self._progress = progress
+        self._waiters = waiters
+        self._spawn = spawn
         self._flushing: set[tuple[str, str]] = set()
         self._owed_since: dict[tuple[str, str], float] = {}
         self._failures: dict[tuple[str, str], tuple[int, float]] = {}
@@ -168,23 +158,23 @@ class Flusher:
         _, not_before = self._failures.get((root, directory), (0, 0.0))
         if (root, directory) not in self._flushing and time.monotonic() >= not_before:
             self._flushing.add((root, directory))
-            self._progress.spawn(self._flush(self._route(root), root, directory, mark=mark))
+            self._spawn(self._flush(self._route(root), root, directory, mark=mark))
 
     async def _flush(self, route: AttributeStore, root: str, directory: str, *, mark: bool) -> None:
         key = f"{root}|{directory}"
         try:
             await route.flush_attributes(directory, mark=mark)
-            self._progress.succeeded(key)
+            self._waiters.forget(key)
             self._owed_since.pop((root, directory), None)
             self._failures.pop((root, directory), None)
         except FsdriverError as error:
             failures, _ = self._failures.get((root, directory), (0, 0.0))
             delay = min(LAST_RETRY, FIRST_RETRY * 2**failures)
             self._failures[root, directory] = failures + 1, time.monotonic() + delay
-            self._progress.failed(key, error)
+            self._waiters.failed(key, error)
         finally:
             self._flushing.discard((root, directory))
-            await self._progress.advanced()
+            await self._waiters.advanced()
 
 
 def _is_quiet(route: AttributeStore, directory: str) -> bool:

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from fsspec.asyn import get_loop
 
 from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache
-from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, TimedOut, Unsettled
+from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, Unsettled
 from fsdriver.runtime import on_loop
 from fsdriver.writeback.flushing import AttributeStore, Flusher
 from fsdriver.writeback.immediate import ImmediateSender
@@ -37,6 +37,7 @@ from fsdriver.writeback.sealing import Sealer
 from fsdriver.writeback.sending import GivenUp, Sender
 from fsdriver.writeback.settling import Settler
 from fsdriver.writeback.staging import Staging
+from fsdriver.writeback.waiting import Waiters
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,6 @@ SETTLE_DELAY: Final = 0.004
 """Seconds that uploads which are done wait for others, to be written down together, while nobody waits for one of them."""
 IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
-OTHERS_POLL: Final = 0.05
-"""Longest time in seconds between looks at what another process, which has the lock, has carried out."""
 CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
 UNSETTLED_DELAY: Final = 0.25
@@ -108,20 +107,17 @@ class Uploader:
         self.counters = self._outgoing.counters
         self.routes: dict[str, AttributeStore] = {}
         self._settler = Settler(journal, staging, self.sealer, self.counters, self.routes, on_done, on_conflict)
-        self.flusher = Flusher(backend.identity, journal, self.routes, make_route, self)
+        self.waiters = Waiters(self.counters)
+        self.flusher = Flusher(backend.identity, journal, self.routes, make_route, self.waiters, self.spawn)
         digest = hashlib.sha256(backend.identity.encode()).hexdigest()[:16]
         self._lock_path = state_dir / f"uploader-{digest}.lock"
         self._lock_fd: int | None = None
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._errors: dict[str, FsdriverError] = {}
         self._closed = False
-        self._waiting = 0
-        self._draining = 0
         self._copied_from: dict[str, str] = {}
         self._flushes: set[asyncio.Task[None]] = set()
-        self._progress: asyncio.Condition | None = None
         self._awake = False
         self._changed_at = 0.0
         self._yielding_since: float | None = None
@@ -142,7 +138,6 @@ class Uploader:
     def _begin(self) -> None:
         if self._wake is None:
             self._wake = asyncio.Event()
-            self._progress = asyncio.Condition()
         if not self._closed and (self._task is None or self._task.done()):
             self._task = asyncio.get_running_loop().create_task(self._work())
         self._wake.set()
@@ -213,40 +208,7 @@ class Uploader:
         """
         await on_loop()
         self._begin()
-        assert self._progress is not None
-        self._waiting += 1
-        self._draining += drain
-        pause = 0.001
-        try:
-            async with _deadline(timeout), self._progress:
-                while True:
-                    more = owed()
-                    for key, error in list(self._errors.items()):
-                        # A conflict is settled by keeping both versions: nothing is owed, and it is told once.
-                        if keys(key) and (more or isinstance(error, Stale)):
-                            if isinstance(error, Stale):
-                                del self._errors[key]
-                            raise error
-                    if not more:
-                        break
-                    # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(pause if self._lock_fd is None else IDLE_POLL):
-                            await self._progress.wait()
-                    pause = min(2 * pause, OTHERS_POLL)
-        finally:
-            self._waiting -= 1
-            self._draining -= drain
-
-    def forget_error(self, key: str) -> None:
-        """A new try of this key begins."""
-        self._errors.pop(key, None)
-
-    async def advanced(self) -> None:
-        """Whoever waits looks again."""
-        assert self._progress is not None
-        async with self._progress:
-            self._progress.notify_all()
+        await self.waiters.wait(owed, keys, timeout, drain=drain, uploads_here=lambda: self._lock_fd is not None)
 
     # -- work --------------------------------------------------------------------------------------------------------
 
@@ -266,12 +228,12 @@ class Uploader:
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
                 self._look_at_attributes()
-            self.flusher.remove_marks(draining=bool(self._draining))
+            self.flusher.remove_marks(draining=self.waiters.drain)
             await self._wait_for_work(IDLE_POLL)
 
     def _in_the_way(self, now: float) -> bool:
         """Whether uploading would only slow down who is making changes: nobody waits for it yet."""
-        if self._waiting or now - self._changed_at >= QUIET:
+        if self.waiters or now - self._changed_at >= QUIET:
             self._yielding_since = None
             return False
         if self._yielding_since is None:
@@ -279,7 +241,7 @@ class Uploader:
         return now - self._yielding_since < YIELDED_MOST
 
     def _look_at_attributes(self) -> None:
-        pause = self.flusher.look(sending=bool(self._running), draining=bool(self._draining))
+        pause = self.flusher.look(sending=bool(self._running), draining=self.waiters.drain)
         if pause is not None:
             asyncio.get_running_loop().call_later(pause, self._begin)
 
@@ -334,7 +296,7 @@ class Uploader:
             sent = self._immediate.send(row)
             if sent is None:
                 return False
-            self._errors.pop(key, None)
+            self.waiters.forget(key)
             self._copied_from.pop(key, None)
             return bool(self._settler.settle([sent]))
         finally:
@@ -342,7 +304,7 @@ class Uploader:
             ended.set_result(None)
             if sent is None:
                 get_loop().call_soon_threadsafe(self._take_over, row)
-            elif self._waiting:
+            elif self.waiters:
                 get_loop().call_soon_threadsafe(self._tell_waiters)
 
     def _take_over(self, row: Pending) -> None:
@@ -351,7 +313,7 @@ class Uploader:
         self._spawn(self._running, self._carry_out(row, doubtful=True))
 
     def _tell_waiters(self) -> None:
-        self.spawn(self.advanced())
+        self.spawn(self.waiters.advanced())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task that `close` waits for."""
@@ -368,17 +330,6 @@ class Uploader:
             log.error("uploading failed in an unexpected way", exc_info=error)
         if self._wake is not None and self._under_way <= REFILL:
             self._wake.set()
-
-    def succeeded(self, key: str) -> None:
-        """What is owed for a key, or for a directory as ``<root>|<directory>``, is on the store."""
-        self._errors.pop(key, None)
-
-    def failed(self, key: str, error: FsdriverError) -> None:
-        """It is not, and will be tried again."""
-        self._errors[key] = error
-        self.counters.failures += 1
-        self.counters.last_error = str(error)
-        log.warning("not uploaded, will be tried again: %s", error)
 
     def is_spared(self, row: Pending) -> bool:
         """A removal that nobody waits for: it follows the last close of who reads the file."""
@@ -421,7 +372,7 @@ class Uploader:
 
     def _done(self, sent: Sent) -> None:
         """A row was carried out; it is written down with others."""
-        self._errors.pop(sent.row.key, None)
+        self.waiters.forget(sent.row.key)
         self._copied_from.pop(sent.row.key, None)
         if not self._sent:
             self.spawn(self._settle_soon())
@@ -430,13 +381,13 @@ class Uploader:
     async def _carry_out(self, row: Pending, *, doubtful: bool = False) -> None:
         try:
             if not await self._keep_for_readers(row):
-                await self.advanced()
+                await self.waiters.advanced()
                 return
             version, sealed = await self._sender.send(row, doubtful=doubtful)
         except Stale:
             deleting = row.action is Action.DELETE
             outcome = "that version stands" if deleting else "the bytes written here are kept"
-            self._errors[row.key] = Stale(f"another writer changed it first; {outcome}", row.path)
+            self.waiters.lost(row.key, Stale(f"another writer changed it first; {outcome}", row.path))
             self._settler.conflict(
                 row, source_stands=row.action is Action.COPY and await self._sender.source_stands(row)
             )
@@ -448,7 +399,7 @@ class Uploader:
             known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
             if self.journal.postpone(row, time.time() + delay, str(error)):
-                self.failed(row.key, known)
+                self.waiters.failed(row.key, known)
         except Exception as error:
             # Whatever it was: a row that stayed marked as under way would never be tried again.
             log.exception("%s: uploading failed in an unexpected way", row.path)
@@ -459,25 +410,13 @@ class Uploader:
         finally:
             self._under_way -= 1
             self._copied_from.pop(row.key, None)
-        await self.advanced()
+        await self.waiters.advanced()
 
     async def _settle_soon(self) -> None:
-        await asyncio.sleep(0 if self._waiting > self._draining else SETTLE_DELAY)
+        await asyncio.sleep(SETTLE_DELAY if self.waiters.only_drain else 0)
         self._settle_sent()
-        await self.advanced()
+        await self.waiters.advanced()
 
     def _settle_sent(self) -> None:
         sent, self._sent = self._sent, []
         self._settler.settle(sent)
-
-
-@contextlib.asynccontextmanager
-async def _deadline(seconds: float | None) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        if isinstance(error, TimedOut):
-            raise
-        message = f"the tiers do not have it after {seconds:g} s; it stays journaled and is sent when they answer"
-        raise TimedOut(message) from error

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from fsdriver.errors import FsdriverError, Unreachable
+from fsdriver.errors import Unreachable
 from fsdriver.writeback import flushing
 from fsdriver.writeback.flushing import Flusher
 from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.outgoing import UploadCounters
 from fsdriver.writeback.pending import AttributeChange
+from fsdriver.writeback.waiting import Waiters
 
 
 class Clock:
@@ -40,34 +42,19 @@ class Broken:
         raise Unreachable("the store does not answer", "d")
 
 
-class Told:
-    """Collects what is reported."""
-
-    def __init__(self) -> None:
-        self.errors: list[str] = []
-        self.tasks: set[asyncio.Task[None]] = set()
-
-    def succeeded(self, key: str) -> None:
-        raise AssertionError(key)
-
-    def failed(self, key: str, error: FsdriverError) -> None:
-        self.errors.append(key)
-
-    async def advanced(self) -> None:
-        return
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self.tasks.add(asyncio.get_running_loop().create_task(work))
-
-
 def test_what_fails_is_tried_again_at_growing_intervals_and_at_once_for_who_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, route, told = Clock(), Broken(), Told()
+    clock, route, counters = Clock(), Broken(), UploadCounters()
+    tasks: set[asyncio.Task[None]] = set()
     monkeypatch.setattr(flushing, "time", clock)
     journal = Journal(tmp_path / "catalog.db")
     journal.attributes.write([AttributeChange("store", "", "d", "name", {"mode": 0o600})])
-    flusher = Flusher("store", journal, {"": route}, lambda _: route, told)  # type: ignore[dict-item]
+
+    def spawn(work: Coroutine[Any, Any, None]) -> None:
+        tasks.add(asyncio.get_running_loop().create_task(work))
+
+    flusher = Flusher("store", journal, {"": route}, lambda _: route, Waiters(counters), spawn)  # type: ignore[dict-item]
 
     async def look_for(seconds: int) -> int:
         before = route.attempts
@@ -81,7 +68,7 @@ def test_what_fails_is_tried_again_at_growing_intervals_and_at_once_for_who_wait
     async def scenario() -> list[int]:
         attempts = [await look_for(seconds) for seconds in (10, 100, 600)]
         flusher.urge("", "d")
-        await asyncio.gather(*told.tasks)
+        await asyncio.gather(*tasks)
         return [*attempts, route.attempts]
 
     ten, hundred, more, at_last = asyncio.run(scenario())
@@ -90,4 +77,5 @@ def test_what_fails_is_tried_again_at_growing_intervals_and_at_once_for_who_wait
     assert hundred <= 5
     assert 8 <= more <= 11
     assert at_last == ten + hundred + more + 1
-    assert told.errors == ["|d"] * at_last
+    assert counters.failures == at_last
+    assert "the store does not answer" in counters.last_error

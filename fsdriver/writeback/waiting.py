@@ -1,0 +1,115 @@
+"""Those who wait until a store has what is owed to it, and what they are told when it does not take it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from fsdriver.errors import FsdriverError, Stale, TimedOut
+from fsdriver.writeback.outgoing import UploadCounters
+
+log = logging.getLogger(__name__)
+
+LOOK: Final = 1.0
+"""Seconds between looks at what is owed, while the uploader is of this process and tells."""
+OTHERS_POLL: Final = 0.05
+"""Longest time in seconds between looks at what another process, which has the lock, has carried out."""
+
+
+class Waiters:
+    """See the module. Used on the event loop, but for `forget` and what it counts.
+
+    Parameters
+    ----------
+    counters : UploadCounters
+    """
+
+    def __init__(self, counters: UploadCounters) -> None:
+        self._counters = counters
+        self._errors: dict[str, FsdriverError] = {}
+        self._progress = asyncio.Condition()
+        self._all = 0
+        self._draining = 0
+
+    def __bool__(self) -> bool:
+        """Somebody waits."""
+        return self._all > 0
+
+    @property
+    def drain(self) -> bool:
+        """Somebody waits for all there is."""
+        return self._draining > 0
+
+    @property
+    def only_drain(self) -> bool:
+        """Nobody waits for anything else: nothing of it is more urgent than the rest."""
+        return self._all <= self._draining
+
+    async def wait(
+        self,
+        owed: Callable[[], bool],
+        keys: Callable[[str], bool],
+        timeout: float | None,
+        *,
+        drain: bool,
+        uploads_here: Callable[[], bool],
+    ) -> None:
+        """See `Uploader.wait`; ``uploads_here`` tells whether this process carries out what is owed."""
+        self._all += 1
+        self._draining += drain
+        pause = 0.001
+        try:
+            async with _deadline(timeout), self._progress:
+                while True:
+                    more = owed()
+                    for key, error in list(self._errors.items()):
+                        # A conflict is settled by keeping both versions: nothing is owed, and it is told once.
+                        if keys(key) and (more or isinstance(error, Stale)):
+                            if isinstance(error, Stale):
+                                del self._errors[key]
+                            raise error
+                    if not more:
+                        break
+                    # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(LOOK if uploads_here() else pause):
+                            await self._progress.wait()
+                    pause = min(2 * pause, OTHERS_POLL)
+        finally:
+            self._all -= 1
+            self._draining -= drain
+
+    def forget(self, key: str) -> None:
+        """No error is known of a key: a new try of it begins, or has ended well."""
+        self._errors.pop(key, None)
+
+    def lost(self, key: str, error: Stale) -> None:
+        """Another writer changed a key first; whoever waits for it is told."""
+        self._errors[key] = error
+
+    def failed(self, key: str, error: FsdriverError) -> None:
+        """What is owed for a key, or for a directory as ``<root>|<directory>``, was not taken, and will be tried again."""
+        self._errors[key] = error
+        self._counters.failures += 1
+        self._counters.last_error = str(error)
+        log.warning("not uploaded, will be tried again: %s", error)
+
+    async def advanced(self) -> None:
+        """Whoever waits looks again."""
+        async with self._progress:
+            self._progress.notify_all()
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float | None) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        if isinstance(error, TimedOut):
+            raise
+        message = f"the tiers do not have it after {seconds:g} s; it stays journaled and is sent when they answer"
+        raise TimedOut(message) from error
