@@ -140,7 +140,7 @@ class NameChanges(Owing):
             return
         if row.base == ABSENT and not row.inflight:
             self.journal.forget(row.store, row.key)
-            self._owe_no_attributes(path)
+            self.owe_no_attributes(path)
         else:
             self.owe(path, Action.DELETE, None, base=entry.version)
         if row.staging:

@@ -1,15 +1,14 @@
-"""Changes of one route as rows of the journal: owing, settling, and the attribute objects that follow."""
+"""Changes of one route as rows of the journal: owing, and settling."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from fsdriver.attributes import CARRIED, Record, to_record
-from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.attributes import CARRIED, to_record
 from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import (
     AccessDenied,
@@ -19,13 +18,10 @@ from fsdriver.errors import (
     ReadOnly,
     Stale,
 )
-from fsdriver.metadata.entries import Defaults
-from fsdriver.metadata.lookup import Lookup
 from fsdriver.names import FOLDS, RESERVED, folded, split
-from fsdriver.routes.marks import own_marks
-from fsdriver.routes.services import Policy, Services
+from fsdriver.routes.records import Records
 from fsdriver.runtime import on_loop, on_worker
-from fsdriver.writeback.pending import STILL_READ, TRANSIENT, Action, AttributeChange, Pending
+from fsdriver.writeback.pending import STILL_READ, TRANSIENT, Action, Pending
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -34,17 +30,8 @@ RETRIES: Final = 3
 """Further attempts at a change that met a file which another process was just busy with."""
 
 
-class Owing(Lookup):
+class Owing(Records):
     """What a route owes to its store, and how to wait for it."""
-
-    def __init__(self, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
-        super().__init__(
-            backend, prefix, services.journal, services.epochs, defaults, ttl=policy.ttl, negative_ttl=policy.negative_ttl,
-            posix=policy.posix, foreign_metadata=policy.foreign_metadata, most_remembered=policy.most_remembered,
-        )  # fmt: skip
-        self.policy = policy
-        self.services = services
-        self.marked: dict[str, float] = {}
 
     # -- the journal ---------------------------------------------------------------------------------------------------
 
@@ -87,7 +74,7 @@ class Owing(Lookup):
         )  # fmt: skip
         written = self.journal.write(row)
         if action is Action.DELETE and not directory:
-            self._owe_no_attributes(path)
+            self.owe_no_attributes(path)
         return written
 
     def drop_staging(self, path: str) -> None:
@@ -98,43 +85,6 @@ class Owing(Lookup):
                 self.services.staging.remove_unless_open(path)
 
         self.journal.after_commit(drop)
-
-    def _owe_no_attributes(self, path: str) -> None:
-        """A name goes: so does its record, if there is one."""
-        parent, name = split(path)
-        stored = self.memory.at(parent).attributes
-        if stored is None or name in stored.entries or self.owes_attributes(parent):
-            self.owe_attributes({path: None})
-
-    def owe_attributes(self, entries: Mapping[str, Entry | None]) -> None:
-        """Journal attribute records; a directory's own goes to its own attribute object.
-
-        The record of a file that is still to be sent waits with it, and gets to the attribute object when the store has it.
-        """
-        if not self.posix:
-            return
-        changes = []
-        for path, entry in entries.items():
-            directory, name = (path, "") if entry is not None and entry.kind is Kind.DIRECTORY else split(path)
-            record = to_record(entry) if entry is not None else None
-            if name and record is not None and self.journal.describe(self.backend.identity, self.key(path), record):
-                continue
-            changes.append(AttributeChange(self.backend.identity, self.prefix, directory, name, record))
-            if name and record is not None and not self._has_attributes(directory):
-                # The first record of a directory brings the directory's own along: its times are kept from now on.
-                own = self.cached(directory)
-                if own is not None:
-                    changes.append(AttributeChange(self.backend.identity, self.prefix, directory, "", to_record(own)))
-        if changes:
-            self.journal.attributes.write(changes)
-
-    def own_record(self, directory: str) -> Record | None:
-        """What is remembered of a directory's own attributes; its times go along whenever a record in it is written."""
-        own = self.cached(directory)
-        return to_record(own) if own is not None and own.kind is Kind.DIRECTORY else None
-
-    def owes_attributes(self, directory: str, name: str | None = None) -> bool:
-        return self.journal.attributes.owed(self.backend.identity, self.prefix, directory, name)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:
@@ -158,7 +108,7 @@ class Owing(Lookup):
             return
         try:
             await on_loop()
-            self._mark_ahead(awaited)
+            self.mark_ahead(awaited)
             await self.wait_for(awaited)
         except (AccessDenied, ReadOnly):
             self._withdraw(names)
@@ -167,22 +117,13 @@ class Owing(Lookup):
 
     async def _sent_at_once(self, paths: Sequence[str]) -> bool:
         """Have a thread that waits carry out what some names owe. False: `wait_for` sees to what is left."""
-        if not (self.lazy and self._still_marked(paths) and await on_worker()):
+        if not (self.lazy and self.still_marked(paths) and await on_worker()):
             return False
         uploader = self.services.uploader
         # The new name of a rename comes before the old one goes.
         if not all(uploader.carry_out_now(self.key(path)) for path in reversed(paths)):
             return False
-        return not any(self.owes_attributes(path, "") or self._is_unknown_to_others(path) for path in paths)
-
-    def _still_marked(self, paths: Iterable[str]) -> bool:
-        """The directories of all these names are marked, and stay so for a while."""
-        parents = {split(path)[0] for path in paths}
-        with self.memory.lock:
-            if not parents <= self.marked.keys():
-                return False
-            self.marked.update(dict.fromkeys(parents, time.monotonic()))
-            return True
+        return not any(self.owes_attributes(path, "") or self.is_unknown_to_others(path) for path in paths)
 
     def _withdraw(self, paths: Sequence[str]) -> None:
         """The caller was told that the store does not allow it: it must not happen later. Bytes stay journaled."""
@@ -213,7 +154,7 @@ class Owing(Lookup):
         def owed() -> bool:
             rows = (self.journal.get(identity, key) for key in keys)
             spared = self.services.uploader.is_spared
-            return any(row is not None and not spared(row) for row in rows) or self._must_wait(paths)
+            return any(row is not None and not spared(row) for row in rows) or self.must_wait(paths)
 
         failed: Callable[[str], bool] = lambda key: key in keys or key in {f"{self.prefix}|{d}" for d in directories}  # noqa: E731
         await self.services.uploader.wait(owed, failed, timeout or self.policy.timeout)
@@ -254,111 +195,6 @@ class Owing(Lookup):
             await self.services.announce(
                 self.backend.identity, [self.key(path) if path else self.prefix for path in paths]
             )
-
-    # -- attribute objects that follow later ---------------------------------------------------------------------------
-
-    @property
-    def lazy(self) -> bool:
-        """Objects carry their attributes themselves: who closes one need not wait for the attribute object.
-
-        Its directory's attribute object then has a mark of this process, which makes others ask the objects, until the
-        records have followed.
-        """
-        return self.posix and self.policy.write == "through" and self.backend.capabilities.metadata
-
-    def _mark_ahead(self, paths: Iterable[str]) -> None:
-        """Beside the objects that are about to be put, mark their directories, and send what new directories are like."""
-        if not self.lazy:
-            return
-        now = time.monotonic()
-        for path in paths:
-            parent = split(path)[0]
-            if parent in self.marked:
-                self.marked[parent] = now
-            elif (row := self.journal.get(self.backend.identity, self.key(path))) and row.action is not Action.DELETE:
-                self.services.uploader.flusher.urge(self.prefix, parent)
-            if self.owes_attributes(path, ""):
-                self.services.uploader.flusher.urge(self.prefix, path)
-
-    def says_all(self, path: str) -> bool:
-        """The object of a name says in its own metadata all that its record does, which is on its way."""
-        change = self.journal.attributes.of_name(self.backend.identity, self.prefix, *split(path))
-        return change is not None and change.record is not None and CARRIED in change.record
-
-    def _must_wait(self, paths: Iterable[str]) -> bool:
-        """Whether something of these names is on this host only; its attribute object is sent then."""
-        waiting = False
-        for path in paths:
-            if self.owes_attributes(path, ""):
-                self.services.uploader.flusher.urge(self.prefix, path)
-                waiting = True
-            parent = split(path)[0]
-            if self._is_unknown_to_others(path):
-                self.services.uploader.flusher.urge(self.prefix, parent)
-                waiting = True
-        return waiting
-
-    def _is_unknown_to_others(self, path: str) -> bool:
-        """The attribute object lacks the record of a name, and nothing else on the store says it."""
-        parent, name = split(path)
-        change = self.journal.attributes.of_name(self.backend.identity, self.prefix, parent, name)
-        if change is None:
-            return False
-        if parent not in self.marked:
-            return True
-        if change.record is not None:
-            return CARRIED not in change.record
-        stored = self.memory.at(parent).attributes
-        return stored is None or name in stored.entries
-
-    async def flush_attributes(self, directory: str, *, mark: bool) -> None:
-        """Merge what the journal owes to one attribute object; another host's changes to it are kept.
-
-        ``mark`` leaves a mark there that records may be missing from now on; without it, one left before is removed.
-        """
-        identity, key, memory = self.backend.identity, self.meta_key(directory), self.memory.at(directory)
-        mark = mark and self.lazy
-        marked = directory in self.marked
-        if not mark:
-            # From here on nothing is acknowledged on the strength of it.
-            with self.memory.lock:
-                self.marked.pop(directory, None)
-        stored = memory.attributes
-        for _ in range(8):
-            # In this order: a record whose row is already gone has got its version meanwhile, and is sent once more.
-            changes = self.journal.attributes.of_directory(identity, self.prefix, directory)
-            pending = {
-                split(row.path)[1]
-                for row in self.journal.children(identity, self.directory_key(directory))
-                if row.action is not Action.DELETE and not row.key.endswith("/")
-            }
-            owed = {name: change for name, change in changes.items() if name not in pending}
-            if not owed and mark == marked:
-                return
-            if stored is None:
-                stored = await self.stored_attributes(directory)
-            merged = stored.merged({name: change.record for name, change in owed.items()})
-            merged.writers = own_marks(stored.writers, self.journal.owner, present=mark)
-            try:
-                if merged.is_empty():
-                    if stored.version:
-                        await self.backend.delete(key, if_version=stored.version)
-                    merged.version = ABSENT
-                elif merged != stored:
-                    merged.version = (await self.backend.put(key, merged.dump(), if_version=stored.version)).version
-            except Stale:
-                stored = None
-                continue
-            if merged.version and stored.version == ABSENT:
-                self.described.created(directory)
-            self.memory.learn_attributes(directory, memory, merged, self.memory.clock())
-            # Others remember the object as it was: they must ask for it again before the journal forgets what it lacked.
-            self.memory.touch(directory)
-            self.journal.attributes.finish(owed.values())
-            if mark:
-                self.marked[directory] = time.monotonic()
-            return
-        raise Stale("its attribute object is changed by others faster than it can be merged", directory)
 
     # -- entries -------------------------------------------------------------------------------------------------------
 
@@ -423,13 +259,8 @@ class Owing(Lookup):
             now = time.time_ns()
             own = altered(own, mtime_ns=now, ctime_ns=now)
             self.memory.change(parent, own)
-            if owed and self._has_attributes(parent):
+            if owed and self.has_attributes(parent):
                 self.owe_attributes({parent: own})
-
-    def _has_attributes(self, directory: str) -> bool:
-        """Whether a directory has an attribute object, or will: a plain bucket is not given one for a time alone."""
-        stored = self.memory.at(directory).attributes
-        return (stored is not None and not stored.is_empty()) or self.owes_attributes(directory)
 
     async def ensure_parents(self, path: str) -> None:
         """Directories above a published path exist from now on, whether or not anybody made them.
