@@ -12,10 +12,10 @@ import pytest
 from fsdriver.config import Config
 from fsdriver.engine import open_engine
 from fsdriver.entry import Changes
-from fsdriver.routes.route import Route
-from fsdriver.runtime import run, spawn
+from fsdriver.runtime import spawn
 from fsdriver.testing.servers import S3Service
 from tests.servers import FaultyProxy
+from tests.service.routes import write
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.service
@@ -63,18 +63,10 @@ def test_a_store_that_takes_nothing_holds_up_no_other(s3_server: S3Service, monk
         held, free = engine.routes
         proxy.fail(100, hold=True, method="PUT")
         for route in (held, free):
-            _write(route, "f")
+            write(route, "f", b"content", Changes(mode=0o640))
         assert free.marked
         draining = spawn(engine.drain(60))
         wait_for(lambda: not free.marked)
         assert not draining.done()
         proxy.release()
         draining.result(60)
-
-
-def _write(route: Route, path: str) -> None:
-    staged = route.new_file()
-    run(route.create(path, staged, Changes(mode=0o640)))
-    staged.fill(b"content")
-    run(route.commit(path, staged))
-    run(route.release(path, staged))

@@ -10,10 +10,10 @@ import pytest
 
 from fsdriver.config import Config
 from fsdriver.engine import Engine, open_engine
-from fsdriver.entry import Changes
 from fsdriver.routes import inplace
 from fsdriver.runtime import run
 from tests.servers import FaultyProxy
+from tests.service.routes import write
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.service
@@ -40,11 +40,7 @@ class Held:
         return self.engine.uploaders[self.route.backend.identity].counters.conflicts
 
     def write(self, data: bytes) -> None:
-        staged = self.route.new_file()
-        run(self.route.create("file", staged, Changes()))
-        staged.fill(data)
-        run(self.route.commit("file", staged))
-        run(self.route.release("file", staged))
+        write(self.route, "file", data)
 
     def settle(self) -> None:
         self.proxy.release()

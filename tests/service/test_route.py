@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from fsdriver.backends.base import ABSENT
-from fsdriver.config import Config
-from fsdriver.engine import Engine, open_engine
-from fsdriver.entry import Changes, Entry, Kind
+from fsdriver.entry import Changes, Kind
 from fsdriver.errors import (
     AlreadyExists,
     DirectoryNotEmpty,
@@ -22,96 +16,11 @@ from fsdriver.errors import (
     NotDirectory,
     NotFound,
     ReadOnly,
-    Stale,
     Unsupported,
 )
 from fsdriver.routes.route import Route
-from fsdriver.runtime import on_loop, run
-
-PLAIN = Changes()
-Mode = Literal["back", "through"]
-
-
-@dataclass
-class Tree:
-    """A route of one engine, and how to start over with nothing local."""
-
-    config: dict[str, Any]
-    places: Path
-    write: Mode
-    engine: Engine
-
-    @property
-    def route(self) -> Route:
-        return self.engine.routes[0]
-
-    def settle(self) -> None:
-        run(self.engine.drain(30))
-
-    def fresh(self, **route: Any) -> Route:
-        """The same store seen by a host that knows nothing."""
-        self.engine.close()
-        for place in ("cache", "state"):
-            shutil.rmtree(self.places / place)
-        table = self.config | {"route": [self.config["route"][0] | route]}
-        self.engine = open_engine(Config.model_validate(table), write=self.write)
-        return self.route
-
-    def objects(self) -> dict[str, int]:
-        """Keys below the route and their sizes, as another tool lists them."""
-        return run(_objects(self.route))
-
-
-async def _objects(route: Route) -> dict[str, int]:
-    await on_loop()
-    found = {}
-    async for page in route.backend.list(route.root_key, delimiter=False):
-        found |= {
-            info.key.removeprefix(route.root_key): info.size for info in page.objects if info.key != route.root_key
-        }
-    return found
-
-
-@pytest.fixture(params=["local", "s3"])
-def config(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return request.getfixturevalue(f"{request.param}_config")
-
-
-@pytest.fixture(params=["back", "through"])
-def tree(config: dict[str, Any], tier_places: Path, request: pytest.FixtureRequest) -> Iterator[Tree]:
-    tree = Tree(config, tier_places, request.param, open_engine(Config.model_validate(config), write=request.param))
-    yield tree
-    tree.engine.close()
-
-
-def write(route: Route, path: str, data: bytes, changes: Changes = PLAIN) -> None:
-    """Create or replace a file the way the mount does."""
-    staged = route.new_file()
-    run(route.create(path, staged, changes))
-    os.pwrite(staged.fileno(), data, 0)
-    run(route.commit(path, staged))
-    run(route.release(path, staged))
-
-
-def update(route: Route, path: str, offset: int, data: bytes) -> None:
-    """Write inside an existing file the way the mount does."""
-    staged = run(route.stage(path, run(route.stat(path)), None))
-    os.pwrite(staged.fileno(), data, offset)
-    run(route.commit(path, staged))
-    run(route.release(path, staged))
-
-
-def read(route: Route, path: str) -> bytes:
-    return bytes(run(route.read(path)))
-
-
-def names(route: Route, path: str = "") -> list[str]:
-    return sorted(run(route.list(path)))
-
-
-def kept(entry: Entry) -> Entry:
-    """What must survive: everything but where the bytes are."""
-    return replace(entry, version=None, staging=None, key=None)
+from fsdriver.runtime import run
+from tests.service.routes import Tree, kept, names, read, update, write
 
 
 def test_everything_posix_survives_a_fresh_start(tree: Tree) -> None:
@@ -244,47 +153,6 @@ def test_hard_links_share_bytes_that_are_written_later(tree: Tree) -> None:
     assert run(tree.fresh().stat("b")).links == ()
 
 
-def test_overwriting_again_and_again_is_no_conflict(tree: Tree) -> None:
-    for number in range(30):
-        write(tree.route, "f", str(number).encode())
-        if number % 7 == 0:
-            update(tree.route, "f", 0, b"x")
-    tree.settle()
-    assert names(tree.route) == ["f"]
-    assert read(tree.fresh(), "f") == b"29"
-
-
-def test_a_foreign_overwrite_is_not_lost_and_neither_are_our_bytes(tree: Tree) -> None:
-    route = tree.route
-    write(route, "f", b"ours")
-    tree.settle()
-    staged = run(route.stage("f", run(route.stat("f")), None))
-    run(_foreign_put(route, "f", b"theirs, longer"))
-    os.pwrite(staged.fileno(), b"mine", 0)
-    with _conflict_is_told(tree):
-        run(route.commit("f", staged))
-    run(route.release("f", staged))
-    if tree.write == "back":
-        with pytest.raises(Stale, match="another writer"):
-            tree.settle()
-    tree.settle()
-    fresh = tree.fresh()
-    kept_as = [name for name in names(fresh) if name.startswith("f.conflict-")]
-    assert read(fresh, "f") == b"theirs, longer"
-    assert [read(fresh, name) for name in kept_as] == [b"mine"]
-
-
-async def _foreign_put(route: Route, path: str, data: bytes) -> None:
-    await on_loop()
-    await route.backend.put(route.key(path), data)
-
-
-def _conflict_is_told(tree: Tree) -> Any:
-    from contextlib import nullcontext
-
-    return pytest.raises(Stale, match="another writer") if tree.write == "through" else nullcontext()
-
-
 def test_publish_replaces_atomically_or_demands_a_new_name(tree: Tree) -> None:
     route = tree.route
     run(route.publish("deep/er/file", b"one"))
@@ -297,46 +165,6 @@ def test_publish_replaces_atomically_or_demands_a_new_name(tree: Tree) -> None:
         run(route.publish("deep/er", b"x"))
     tree.settle()
     assert read(tree.fresh(), "deep/er/file") == b"three"
-
-
-def test_another_process_sees_pending_changes_at_once(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    route = tree.route
-    write(route, "kept", b"k")
-    tree.settle()
-    other = Engine(tree.engine.config, tree.write)
-    assert sorted(run(other.routes[0].list(""))) == ["kept"]
-    write(route, "new", b"n")
-    run(route.remove("kept"))
-    assert sorted(run(other.routes[0].list(""))) == ["new"]
-    assert read(other.routes[0], "new") == b"n"
-    other.close()
-
-
-def test_a_file_being_written_is_not_seen_by_others(tree: Tree) -> None:
-    route = tree.route
-    staged = route.new_file()
-    run(route.create("f", staged, Changes()))
-    os.pwrite(staged.fileno(), b"half", 0)
-    run(route.fsync("f", staged))
-    other = Engine(tree.engine.config, tree.write)
-    assert run(other.routes[0].list("")) == {}
-    os.pwrite(staged.fileno(), b"whole", 0)
-    run(route.commit("f", staged))
-    assert read(other.routes[0], "f") == b"whole"
-    run(route.release("f", staged))
-    other.close()
-
-
-def test_an_unlinked_open_file_leaves_nothing(tree: Tree) -> None:
-    route = tree.route
-    staged = route.new_file()
-    run(route.create("f", staged, Changes()))
-    run(route.remove("f"))
-    os.pwrite(staged.fileno(), b"still writable", 0)
-    run(route.release(None, staged))
-    tree.settle()
-    assert names(tree.fresh()) == []
-    assert list(tree.engine.staging.directory.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -409,39 +237,6 @@ def test_a_listing_costs_one_list_and_one_get(tree: Tree) -> None:
     assert spent == {"list": 1, "get": 1}
 
 
-def test_a_rename_that_loses_to_a_foreign_writer_keeps_the_bytes(tree: Tree) -> None:
-    route = tree.route
-    write(route, "a", b"ours")
-    tree.settle()
-    assert names(route) == ["a"]
-    run(_foreign_put(route, "b", b"theirs"))
-    with _conflict_is_told(tree):
-        run(route.rename("a", "b"))
-    if tree.write == "back":
-        with pytest.raises(Stale, match="another writer"):
-            tree.settle()
-    tree.settle()
-    fresh = tree.fresh()
-    kept_as = [name for name in names(fresh) if name.startswith("b.conflict-")]
-    assert read(fresh, "b") == b"theirs"
-    assert [read(fresh, name) for name in kept_as] == [b"ours"]
-    assert "a" not in names(fresh)
-
-
-def test_a_reader_follows_a_rename_that_is_carried_out_meanwhile(tree: Tree) -> None:
-    route = tree.route
-    write(route, "a", b"x" * 3_000_000)
-    tree.settle()
-    tree.fresh()
-    route = tree.route
-    with run(route.open("a")) as reader:
-        run(route.rename("a", "b"))
-        tree.settle()
-        run(route.rename("b", "c"))
-        tree.settle()
-        assert bytes(run(reader.read(2_500_000, 10))) == b"x" * 10
-
-
 def test_an_overwrite_keeps_mode_and_xattrs(tree: Tree) -> None:
     write(tree.route, "f", b"one", Changes(mode=0o755, xattrs={"user.k": b"v"}))
     tree.settle()
@@ -450,29 +245,3 @@ def test_an_overwrite_keeps_mode_and_xattrs(tree: Tree) -> None:
     entry = run(tree.fresh().stat("f"))
     assert (entry.mode, entry.xattrs) == (0o755, {"user.k": b"v"})
     assert read(tree.route, "f") == b"two"
-
-
-def test_a_renamed_open_file_stays_synced(tree: Tree) -> None:
-    route = tree.route
-    staged = route.new_file()
-    run(route.create("a", staged, Changes()))
-    os.pwrite(staged.fileno(), b"synced", 0)
-    run(route.fsync("a", staged))
-    run(route.rename("a", "b"))
-    held = tree.engine.journal.held(route.backend.identity)
-    assert [(row.path, row.staging) for row in held] == [("b", str(staged.path))]
-    run(route.release("b", staged))
-    tree.settle()
-    assert names(tree.fresh()) == ["b"]
-
-
-def test_sync_of_a_reopened_file_hides_nothing(tree: Tree) -> None:
-    route = tree.route
-    write(route, "f", b"closed")
-    staged = run(route.stage("f", run(route.stat("f")), None))
-    os.pwrite(staged.fileno(), b"reopen", 0)
-    run(route.fsync("f", staged))
-    other = Engine(tree.engine.config, tree.write)
-    assert len(read(other.routes[0], "f")) == 6
-    run(route.release("f", staged))
-    other.close()

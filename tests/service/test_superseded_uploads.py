@@ -15,6 +15,7 @@ from fsdriver.entry import Changes
 from fsdriver.routes.route import Route
 from fsdriver.runtime import run
 from tests.servers import FaultyProxy
+from tests.service.routes import write
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.service
@@ -65,14 +66,6 @@ class Slow:
     def settle(self) -> None:
         self.proxy.release()
         run(self.engine.drain(60))
-
-
-def write(route: Route, path: str, data: bytes) -> None:
-    staged = route.new_file()
-    run(route.create(path, staged, Changes()))
-    staged.fill(data)
-    run(route.commit(path, staged))
-    run(route.release(path, staged))
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.routes.route import Route
 from fsdriver.runtime import on_loop, run
+from tests.service.routes import write
 
 
 class World:
@@ -96,10 +97,7 @@ def test_attributes_are_found_on_a_walk(world: World) -> None:
     route = world.route
     for number in range(8):
         run(route.mkdir(f"d{number}", Changes(mode=0o710)))
-        staged = route.new_file()
-        run(route.create(f"d{number}/f", staged, Changes(mode=0o640)))
-        run(route.commit(f"d{number}/f", staged))
-        run(route.release(f"d{number}/f", staged))
+        write(route, f"d{number}/f", b"", Changes(mode=0o640))
     run(route.sync())
     world.put("d3/foreign")
     world.again()

@@ -18,9 +18,10 @@ from hypothesis import seed as seeded
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from tests.mount.model.comparison import SLOTS
 from tests.mount.model.looking import differences, look
 from tests.mount.model.sides import Sides
-from tests.mount.model.world import APPEND, COLD_SIZES, MODES, PATHS, READ, SIZES, SLOTS, UPDATE, WRITE, World
+from tests.mount.model.world import APPEND, COLD_SIZES, MODES, PATHS, READ, SIZES, UPDATE, WRITE, World
 
 EXAMPLES = {"local": 40, "daemon": 25, "s3": 8}
 STEPS = 40
