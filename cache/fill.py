@@ -102,7 +102,7 @@ class Fill:
             loop.call_soon_threadsafe(self.extend, plan)
 
     def abandon(self) -> None:
-        """The last reader has gone: stop fetching and drop what is there, unless all of it is here or on its way."""
+        """The last reader has gone: stop fetching and drop what is there, unless all of it has arrived, or soon will."""
         loop = self._loop
         if self.small is not None and self.small.busy:
             return
@@ -138,14 +138,14 @@ class Fill:
             self.extend(plan)
         return await self.collect(start, end)
 
-    def demand(self, start: int, end: int) -> None:
-        """Begin to fetch the missing blocks of a range."""
+    def demand(self, start: int, end: int, least: int = BLOCK) -> None:
+        """Begin to fetch the missing blocks of a range, ``least`` bytes or more."""
         if self.key.size <= WHOLE:
             if self.local(start, end) is not None:
                 return
             start, end = 0, self.key.size
-        elif end - start < BLOCK:
-            start, end = start // BLOCK * BLOCK, min(-(-end // BLOCK) * BLOCK, self.key.size)
+        elif end - start < least:
+            start, end = start // least * least, min(-(-end // least) * least, self.key.size)
         for first, last in self.blocks.missing(start, end, LARGEST_REQUEST):
             self._request(first, last)
 
@@ -375,8 +375,9 @@ class Fill:
         storage.finished(self)
 
     def _retire(self) -> None:
-        """Drop the file if nobody reads it and bytes are missing; else it is used, or will soon be sealed."""
-        lacking = not self.stored or next(self.blocks.missing(0, self.key.size, GRAIN), None) is not None
+        """Drop the file if nobody reads it and bytes have not arrived; else it is used, or will soon be sealed."""
+        missing = next(self.blocks.missing(0, self.key.size, GRAIN), None)
+        lacking = not self.stored or missing is not None or (self._active > 0 and self.key.size > WHOLE)
         if lacking and self._sealing is None and self._storage.retired(self):
             self._drop()
 

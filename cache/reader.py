@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -10,9 +11,11 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from . import files
+from .blocks import GRAIN
 from .files import LocalFile, SealedFile
 from .fill import WHOLE, Fill
 from .keys import Fetch, FetchNow, ObjectKey
+from .ranges import GAP, joined
 from .readahead import Plan, ReadAhead
 
 
@@ -173,18 +176,37 @@ class Reader:
         end = min(offset + size, self.size)
         return await self._fill().read(offset, end, self._observe(offset, end))
 
-    async def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """Bytes of many ranges (start, end exclusive), fetched together; no read-ahead."""
+    async def read_ranges(
+        self, ranges: Sequence[tuple[int, int]], *, gap: int = GAP, lenient: bool = False
+    ) -> list[bytes | memoryview | BaseException]:
+        """Bytes of many ranges (start, end exclusive), fetched together; no read-ahead.
+
+        Parameters
+        ----------
+        gap : int
+            Bytes between two ranges up to which one request for both is better; see `fsdriver.cache.ranges`.
+        lenient : bool
+            A range that failed gives its error; else the first failure is raised.
+        """
         clipped = [(min(start, self.size), min(end, self.size)) for start, end in ranges]
         file = self._local_file()
         if file is not None:
             return [file.read(start, end - start) if start < end else b"" for start, end in clipped]
         fill = self._fill()
         await fill.join()
-        for start, end in sorted(clipped):
-            if start < end:
-                fill.demand(start, end)
-        return [await fill.collect(start, end) if start < end else b"" for start, end in clipped]
+        for start, end in joined(clipped, self.size, gap):
+            fill.demand(start, end, GRAIN)
+        found = [fill.local(start, end) if start < end else b"" for start, end in clipped]
+        coming = [number for number, data in enumerate(found) if data is None]
+        waits = [asyncio.ensure_future(fill.collect(*clipped[number])) for number in coming]
+        try:
+            arrived = await asyncio.gather(*waits, return_exceptions=lenient)
+        except BaseException:
+            for wait in waits:
+                wait.cancel()
+            raise
+        parts = dict(zip(coming, arrived, strict=True))
+        return [parts[number] if data is None else data for number, data in enumerate(found)]
 
     async def wait_complete(self) -> None:
         """Fetch what is missing and return when the file is complete.

@@ -39,7 +39,7 @@ class Seen:
 
 
 class FaultyProxy:
-    """Forwards HTTP requests to ``upstream``, counting them, except for those a `Fault` is waiting for."""
+    """Forwards HTTP requests to ``upstream``, except for those a `Fault` is waiting for; counts them and the bytes sent."""
 
     def __init__(self, upstream: str) -> None:
         self._host = urlsplit(upstream).netloc
@@ -51,6 +51,7 @@ class FaultyProxy:
         self.seen: list[Seen] = []
         self.open_connections = 0
         self.most_connections = 0
+        self.sent = 0
         proxy = self
 
         class Handler(_Handler):
@@ -173,7 +174,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", length)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            try:
+                self.wfile.write(body)
+            except ConnectionError:
+                self.close_connection = True  # the client wants it no more
+                return
+            with self.owner._lock:
+                self.owner.sent += len(body)
 
     do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve  # noqa: N815
 

@@ -6,7 +6,8 @@ import asyncio
 import functools
 import posixpath
 import stat
-from collections.abc import Callable, Coroutine, Mapping
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypeVar, cast
 
 from fsspec.asyn import AsyncFileSystem, get_loop
@@ -15,6 +16,7 @@ from fsdriver import runtime
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotFound, TooManyLinks
 from fsdriver.fsspec_face.targets import Namespace, Target, join, parent
+from fsdriver.routes.route import Route
 
 R = TypeVar("R")
 M = TypeVar("M", bound=Callable[..., Coroutine[Any, Any, Any]])
@@ -123,6 +125,16 @@ class Face(AsyncFileSystem):
                 return target, entry
             target = target.at(_link_target(target, target.name, entry.target))
         raise TooManyLinks("more than 40 symbolic links; they may lead in a circle", path)
+
+    async def _expect(self, paths: Iterable[str]) -> None:
+        """These files are about to be opened: many names of one directory that are not known are one listing."""
+        unknown: Counter[tuple[Route, str]] = Counter()
+        for path in paths:
+            target = self._namespace.target(path)
+            if target.name and target.route.cached(target.name) is None:
+                unknown[target.route, parent(target.name)] += 1
+        for (route, directory), count in unknown.items():
+            await route.expect(directory, count)
 
     async def _lstat(self, path: str) -> tuple[Target, Entry]:
         """As `_located`, but a link at the end of the path is not followed."""

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from fsspec.asyn import AsyncFileSystem, _run_coros_in_chunks
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
@@ -17,6 +17,8 @@ from fsspec.utils import isfilelike
 
 from fsdriver import runtime
 from fsdriver.backends import ABSENT
+from fsdriver.cache import Reader
+from fsdriver.cache.ranges import GAP
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale
 from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
@@ -26,6 +28,8 @@ from fsdriver.routes.reading import AnyReader
 from fsdriver.runtime import on_loop
 
 T = TypeVar("T")
+Range: TypeAlias = tuple[int | None, int | None]
+"""Start and end as in a slice."""
 
 CHUNK: Final = 8 << 20
 """Bytes copied between two reports of progress."""
@@ -67,37 +71,47 @@ class Transfer(Face):
 
     @from_any_loop
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        path = self._strip_protocol(path)
+        return (await self._slices(self._strip_protocol(path), [(start, end)]))[0]  # type: ignore[no-any-return]
+
+    async def _slices(
+        self, path: str, ranges: Sequence[Range], gap: int | None = None, *, lenient: bool = False
+    ) -> list[Any]:
+        """Slices of one version of one file, the present one also beside a writer; without ``gap``, one slice."""
         for _ in range(BESIDE_A_WRITER):
             try:
-                return (await self._ranges(path, [(start, end)]))[0]
+                found = await self._ranges(path, ranges, gap, lenient=lenient)
             except Stale:
                 await self._with_fresh_version(path)
-        return (await self._ranges(path, [(start, end)]))[0]
+                continue
+            if not any(isinstance(one, Stale) for one in found):
+                return found
+            await self._with_fresh_version(path)
+        return await self._ranges(path, ranges, gap, lenient=lenient)
 
-    async def _ranges(self, path: str, ranges: Sequence[tuple[int | None, int | None]]) -> list[bytes]:
-        """Slices of one version of one file."""
+    async def _ranges(self, path: str, ranges: Sequence[Range], gap: int | None, *, lenient: bool) -> list[Any]:
+        """Slices of the version that is known; those that failed as their errors if ``lenient``."""
         target, entry = await self._located(path)
         whole = target.route.remembered(target.name, entry)
         if whole is not None:
             return [whole[start:end] for start, end in ranges]
         with await self._open_located(path, target, entry) as reader:
             spans = [slice(start, end).indices(reader.size)[:2] for start, end in ranges]
-            parts = [reader.read_now(start, max(0, stop - start)) for start, stop in spans]
+            parts: list[Any] = [reader.read_now(start, max(0, stop - start)) for start, stop in spans]
             missing = [number for number, part in enumerate(parts) if part is None]
-            if len(missing) == 1:
+            if missing and gap is None:
                 start, stop = spans[missing[0]]
                 parts[missing[0]] = await reader.read(start, stop - start)
-            elif missing:
-                fetched = await reader.read_ranges([spans[number] for number in missing])  # type: ignore[union-attr]
+            elif missing and gap is not None and isinstance(reader, Reader):
+                wanted = [spans[number] for number in missing]
+                fetched = await reader.read_ranges(wanted, gap=gap, lenient=lenient)
                 for number, data in zip(missing, fetched, strict=True):
                     parts[number] = data
-            found = [bytes(part) for part in parts if part is not None]
-            for data in found:
-                if len(data) == reader.size:
+            parts = [part if isinstance(part, BaseException) else bytes(part) for part in parts]
+            for data in parts:
+                if isinstance(data, bytes) and len(data) == reader.size:
                     target.route.remember(reader, data)
                     break
-            return found
+            return parts
 
     @from_any_loop
     async def _cat_ranges(
@@ -110,7 +124,24 @@ class Transfer(Face):
         on_error: str = "return",
         **kwargs: Any,
     ) -> list[Any]:
-        """Many ranges of many files, in the order given; ``max_gap`` is not needed: the cache fetches blocks."""
+        """Many ranges of many files, in the order given, planned together.
+
+        Ranges of one file that overlap, or lie near each other, are one request, and none of their bytes are fetched
+        twice; names that are not known yet come in listings of their directories. What is here already is read in the
+        calling thread.
+
+        Parameters
+        ----------
+        paths : list of str
+        starts, ends : int or iterable of int
+            Of each range, as in `cat_file`; one for all, or one for each of ``paths``.
+        max_gap : int, optional
+            Bytes between two ranges up to which they are fetched in one request; see `fsdriver.cache.ranges`.
+        batch_size : int, optional
+            Files at a time.
+        on_error : {"return", "raise"}
+            A range that failed gives its error; or the first failure ends the others and is raised.
+        """
         if not isinstance(paths, list):
             raise TypeError(f"paths must be a list, not {type(paths).__name__}")
         first = list(starts) if isinstance(starts, Iterable) else [starts] * len(paths)
@@ -121,12 +152,14 @@ class Transfer(Face):
         for number, path in enumerate(paths):
             groups.setdefault(self._strip_protocol(path), []).append(number)
         out: list[Any] = [None] * len(paths)
+        lenient, gap = on_error == "return", GAP if max_gap is None else max_gap
 
         async def one(path: str, numbers: list[int]) -> None:
             try:
-                parts: Sequence[Any] = await self._ranges(path, [(first[n], last[n]) for n in numbers])
+                ranges = [(first[n], last[n]) for n in numbers]
+                parts: Sequence[Any] = await self._slices(path, ranges, gap, lenient=lenient)
             except Exception as error:
-                if on_error != "return":
+                if not lenient:
                     raise
                 parts = [error] * len(numbers)
             for number, part in zip(numbers, parts, strict=True):
@@ -134,24 +167,25 @@ class Transfer(Face):
 
         cold: dict[str, list[int]] = {}
         for path, numbers in groups.items():
-            if (whole := self._in_memory(path)) is not None:
-                for number in numbers:
-                    out[number] = whole[first[number] : last[number]]
-            elif self._is_warm(path):
+            if self._needs_no_loop(path):
                 await one(path, numbers)
             else:
                 cold[path] = numbers
         if len(cold) == 1:
             await one(*cold.popitem())
         elif cold:
+            await self._expect(cold)
             await on_loop()
             size = batch_size or self.batch_size
             await _run_coros_in_chunks([one(*group) for group in cold.items()], batch_size=size, nofiles=True)
         return out
 
-    def _is_warm(self, path: str) -> bool:
-        """A file whose entry is remembered and whose bytes are on the local disk."""
-        target = self._namespace.target(path)
+    def _needs_no_loop(self, path: str) -> bool:
+        """A file whose entry is remembered and whose bytes are on the local disk, or a path that lies nowhere."""
+        try:
+            target = self._namespace.target(path)
+        except NotFound:
+            return True
         entry = target.route.cached(target.name)
         if entry is None or entry.kind is not Kind.FILE:
             return False

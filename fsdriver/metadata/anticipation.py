@@ -58,6 +58,12 @@ class Anticipation:
         self._seen.put(directory, count)
         return 1 if count == SOON else 0
 
+    def pages(self, directory: str, names: int) -> int:
+        """Of how many pages a listing may be that is fetched because so many names are asked for at once; 0: of none."""
+        if not self._ttl or self._large.get(directory) or names < SOON:
+            return 0
+        return PAGES if names >= ENOUGH else 1
+
     def give_up(self, directory: str) -> None:
         """The directory has proved to be large."""
         self._large.put(directory, True)

@@ -7,6 +7,7 @@ still found), never as missing.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,13 +16,15 @@ from fsdriver import names
 from fsdriver.attributes import Record, apply_record
 from fsdriver.backends.base import ObjectInfo
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import NotDirectory, NotFound
-from fsdriver.metadata.anticipation import TooManyPages
+from fsdriver.errors import FsdriverError, NotDirectory, NotFound
+from fsdriver.metadata.anticipation import PAGES, TooManyPages
 from fsdriver.metadata.directories import MISSING
 from fsdriver.metadata.listing import Listing
 from fsdriver.names import split
 from fsdriver.runtime import on_loop
 from fsdriver.writeback.pending import Action, Pending
+
+log = logging.getLogger(__name__)
 
 NO_RECORDS: Mapping[str, Record] = MappingProxyType({})
 
@@ -123,6 +126,21 @@ class Lookup(Listing):
         except (TooManyPages, NotFound, NotDirectory):
             return False  # whoever asks for the name is told so
         return True
+
+    async def expect(self, directory: str, count: int) -> None:
+        """So many names of a directory are about to be asked for: list it first if that takes fewer requests."""
+        pages = self._anticipation.pages(directory, count) if self.backend.capabilities.flat_list else 0
+        if not pages or self.memory.listing(directory) is not None:
+            return
+        await on_loop()
+        load = self._loads.get(directory) or self._begin_load(directory, pages)
+        try:
+            await asyncio.shield(load)
+        except TooManyPages:
+            if pages == PAGES:
+                self._anticipation.give_up(directory)
+        except FsdriverError as error:
+            log.debug("%s was not listed, its names are asked for one by one: %s", directory or "/", error)
 
     async def _ask(self, path: str) -> Entry | None:
         if not path:

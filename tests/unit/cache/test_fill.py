@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fsdriver.cache import BLOCK, DiskCache, ObjectKey, Reader
+from fsdriver.cache.blocks import GRAIN
 from fsdriver.cache.eviction import Evictor
-from fsdriver.errors import Corrupt, NoSpace, Stale, Unreachable
+from fsdriver.errors import BackendError, Corrupt, NoSpace, Stale, Unreachable
 from fsdriver.runtime import run, spawn
 from fsdriver.threads import MOST
 
@@ -261,7 +262,21 @@ def test_ranges_are_fetched_together(cache: DiskCache, make_source: Any) -> None
     with cache.reader(source.key, source.fetch) as reader:
         ranges = [(5 * MIB, 5 * MIB + 10), (0, 10), (10, 2 * BLOCK), (9 * MIB, 10 * MIB), (7, 7)]
         assert run(reader.read_ranges(ranges)) == [source.data[start:end] for start, end in ranges]
-        assert sorted(source.ranges) == [(0, BLOCK), (BLOCK, 2 * BLOCK), (5 * MIB, 5 * MIB + BLOCK)]
+        assert sorted(source.ranges) == [(0, 2 * BLOCK), (5 * MIB, 5 * MIB + GRAIN)]
+
+
+def test_one_failure_among_ranges(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(40 * MIB)
+    ranges = [(start, start + MIB) for start in range(0, 40 * MIB, 8 * MIB)]
+    error = Unreachable("no route", "k")
+    with cache.reader(source.key, source.fetch) as reader:
+        source.failures = [error]
+        with pytest.raises(Unreachable):
+            run(reader.read_ranges(ranges))
+        source.failures = [error]
+        found = run(reader.read_ranges([(start + MIB, end + MIB) for start, end in ranges], lenient=True))
+        assert [one for one in found if isinstance(one, BaseException)] == [error]
+        assert run(reader.read_ranges(ranges)) == [source.data[start:end] for start, end in ranges]
 
 
 @pytest.mark.parametrize("error", [Stale("changed", "k"), Unreachable("no route", "k"), KeyError("bug")])
@@ -394,7 +409,7 @@ def test_a_fill_without_readers_that_fails_is_dropped(cache: DiskCache, make_sou
         await asyncio.sleep(0)
         reader.close()
         source.gate.set()
-        with pytest.raises(Unreachable):
+        with pytest.raises(BackendError, match="closed"):
             await waiting
 
     run(_on_loop(scenario))
