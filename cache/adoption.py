@@ -10,7 +10,7 @@ from pathlib import Path
 from . import locks
 from .eviction import Evictor
 from .files import LocalFile, SealedFile, open_sealed
-from .index import Index
+from .index import Finished, Index
 from .keys import ObjectKey
 from .opened import OpenFiles
 from .sealing import move_in
@@ -45,7 +45,6 @@ class Adopter:
         clock: Callable[[], float],
         failed: Callable[[ObjectKey, OSError], None],
     ) -> None:
-        self._objects = objects
         self._root = str(objects)
         self._guard = guard
         self._index = index
@@ -53,32 +52,38 @@ class Adopter:
         self._opened = opened
         self._counts = counts
         self._clock = clock
-        self._failed = failed
+        self.failed = failed
 
     def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
         """Seal an open, shared-locked file; one that cannot be kept stays readable until its last reader closes."""
-        target = self._objects / key.place
         try:
             with locks.mutex(self._guard):
-                present = open_sealed(target, key.size)
-                if present is not None:
-                    path.unlink(missing_ok=True)
-                    file = present
-                elif self._make_room(key.size):
-                    self._index.add([key], self._clock())
-                    move_in(str(path), str(target))
-                else:
-                    self._counts.refused += 1
-                    path.unlink(missing_ok=True)
-                    return unkept(file, key)
+                return self.admit(Finished(key, str(path)), file)
         except (OSError, sqlite3.Error) as error:
-            self._failed(key, as_os_error(error))
+            self.failed(key, as_os_error(error))
             path.unlink(missing_ok=True)
             return unkept(file, key)
-        self._counts.sealed += 1
-        return self._opened.register(file, str(target), key.place)
 
-    def adopt_many(self, written: Sequence[tuple[ObjectKey, str]]) -> list[bool]:
+    def admit(self, one: Finished, file: LocalFile, counted: int = 0) -> SealedFile:
+        """As `adopt`, under the mutex of the cache directory; ``counted`` of its bytes are in the index already."""
+        key = one.key
+        target = f"{self._root}/{key.place}"
+        present = open_sealed(target, key.size)
+        if present is not None:
+            Path(one.path).unlink(missing_ok=True)
+            file = present
+        elif self._make_room(key.size - counted):
+            self._index.add([one], self._clock())
+            move_in(one.path, target)
+        else:
+            self._counts.refused += 1
+            Path(one.path).unlink(missing_ok=True)
+            self._index.remove(key.place)
+            return unkept(file, key)
+        self._counts.sealed += 1
+        return self._opened.register(file, target, key.place)
+
+    def adopt_many(self, written: Sequence[Finished]) -> list[bool]:
         """Seal files that nobody has open: one transaction of the index for all of them.
 
         Returns
@@ -88,42 +93,42 @@ class Adopter:
         """
         try:
             with locks.mutex(self._guard):
-                done = {key.place for key, path in self._admit(written) if self._place(key, path)}
+                done = {one.key.place for one in self._with_room(written) if self._place(one)}
         except (OSError, sqlite3.Error) as error:
-            for key, _ in written:
-                self._failed(key, as_os_error(error))
+            for one in written:
+                self.failed(one.key, as_os_error(error))
             done = set()
-        result = [key.place in done for key, _ in written]
-        for (_, path), placed in zip(written, result, strict=True):
+        result = [one.key.place in done for one in written]
+        for one, placed in zip(written, result, strict=True):
             if not placed:
-                Path(path).unlink(missing_ok=True)
+                Path(one.path).unlink(missing_ok=True)
         self._counts.sealed += len(done)
         return result
 
-    def _admit(self, written: Sequence[tuple[ObjectKey, str]]) -> Sequence[tuple[ObjectKey, str]]:
+    def _with_room(self, written: Sequence[Finished]) -> Sequence[Finished]:
         """Those that find room, recorded in the index."""
-        if self._make_room(sum(key.size for key, _ in written)):
-            self._index.add([key for key, _ in written], self._clock())
+        if self._make_room(sum(one.key.size for one in written)):
+            self._index.add(written, self._clock())
             return written
         kept = []
-        for key, path in written:
-            if self._make_room(key.size):
-                self._index.add([key], self._clock())
-                kept.append((key, path))
+        for one in written:
+            if self._make_room(one.key.size):
+                self._index.add([one], self._clock())
+                kept.append(one)
             else:
                 self._counts.refused += 1
         return kept
 
-    def _place(self, key: ObjectKey, path: str) -> bool:
+    def _place(self, one: Finished) -> bool:
         """Another process may have been first: its file stays, others may have that open."""
-        target = f"{self._root}/{key.place}"
+        target = f"{self._root}/{one.key.place}"
         try:
-            if os.stat(target).st_size == key.size:
-                os.unlink(path)
+            if os.stat(target).st_size == one.key.size:
+                os.unlink(one.path)
                 return True
         except (FileNotFoundError, NotADirectoryError):
             pass  # the usual case
-        move_in(path, target)
+        move_in(one.path, target)
         return True
 
     def _make_room(self, size: int) -> bool:

@@ -19,9 +19,11 @@ from typing import Final, Protocol
 from fsdriver.errors import NoSpace
 
 from .adoption import Adopter, as_os_error
-from .files import LocalFile
+from .index import Finished
 from .keys import ObjectKey
+from .partial import checksum
 from .scratch import Scratch
+from .space import Space
 
 _MOST: Final = 64
 """Files of one batch: the mutex of the cache directory is held while they get their places."""
@@ -36,7 +38,8 @@ class Disk(Protocol):
 
     @property
     def workers(self) -> Executor: ...
-    def allocate(self, file: LocalFile, start: int, size: int) -> bool: ...
+    @property
+    def space(self) -> Space: ...
     def disk_failed(self, key: ObjectKey, error: OSError) -> None: ...
 
 
@@ -128,18 +131,18 @@ class Batches:
                     _log.exception("%s was written, but not handed to its readers", item.key.label)
 
     def _keep(self, batch: list[_Item]) -> list[bool]:
-        paths = [self._write(item) for item in batch]
-        written = [(item.key, path) for item, path in zip(batch, paths, strict=True) if path is not None]
+        files = [self._write(item) for item in batch]
+        written = [file for file in files if file is not None]
         sealed = iter(self._adopter.adopt_many(written) if written else ())
-        return [path is not None and next(sealed) for path in paths]
+        return [file is not None and next(sealed) for file in files]
 
-    def _write(self, item: _Item) -> str | None:
+    def _write(self, item: _Item) -> Finished | None:
         """The temporary file, complete; None if the disk did not take it."""
         size = item.key.size
         path: str | None = None
         try:
             file, path = self._scratch.create()
-            if not self._disk.allocate(file, 0, size):
+            if not self._disk.space.allocate(file, 0, size):
                 raise NoSpace("the cache's file system has no more free space than cache.min_free", item.key.label)
             file.write(0, item.data)
         except (OSError, sqlite3.Error) as error:
@@ -147,4 +150,4 @@ class Batches:
             if path is not None:
                 Path(path).unlink(missing_ok=True)
             return None
-        return path
+        return Finished(item.key, path, checksum(item.data))

@@ -21,26 +21,27 @@ from fsdriver.errors import Corrupt
 from fsdriver.threads import Threads
 
 from . import forking, locks
-from .adoption import Adopter, unkept
+from .adoption import Adopter
 from .batches import Batches
 from .eviction import Evictor
-from .files import LocalFile, SealedFile, duplicate, open_sealed
+from .files import LocalFile, SealedFile, open_sealed
 from .fill import Fill
-from .index import Index
+from .index import Finished, Index
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Manual
 from .memory import Budget, Kept
 from .opened import OpenFiles
+from .partial import Partial
+from .partials import Partials
 from .places import prepare, unusable
 from .reader import Reader
 from .scratch import Scratch
 from .sealing import move_out
+from .space import Space
 from .stats import CacheStats, Counts
 from .tier import MemoryTier
 
 _WORKERS: Final = 2
-AMPLE: Final = 1 << 30
-"""Bytes of free space beyond `min_free` above which fills write without asking: more than many processes have in flight."""
 
 _log = logging.getLogger("fsdriver.cache")
 _inherited: dict[Path, MemoryTier] = {}
@@ -89,6 +90,7 @@ class DiskCache:
         self._lock = threading.Lock()
         self._fills: dict[str, Fill] = {}
         self._disk_warned = False
+        self._closed = False
         self._workers: ThreadPoolExecutor | None = None
         self.budget = Budget()
         self.kept = Kept()
@@ -105,6 +107,10 @@ class DiskCache:
         self._evictor = Evictor(self._index, self.objects, size=size, min_free=min_free, counts=self.counts)
         self._adopter = Adopter(
             self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
+        )
+        self.space = Space(self._guard, self._evictor, self._opened)
+        self.partials = Partials(
+            self.objects, self._guard, self._index, self._evictor, self._opened, self.space, self._adopter, clock
         )
         self.manual = Manual(self._index, self._evictor, self._opened, self.memory, self._guard)
         self.threads = Threads("fsdriver-fetch")
@@ -217,7 +223,7 @@ class DiskCache:
             else:
                 ready.append((key, path, file))
         if ready:
-            self._adopter.adopt_many([(key, str(path)) for key, path, _ in ready])
+            self._adopter.adopt_many([Finished(key, str(path)) for key, path, _ in ready])
 
     def unseal(self, key: ObjectKey, target: Path, *, reader: Reader | None = None) -> bool:
         """Rename the sealed file to ``target``, to be written there.
@@ -274,8 +280,11 @@ class DiskCache:
         with self._lock:
             fills = list(self._fills.values())
             self._fills.clear()
+        self._closed = True
         for fill in fills:
             fill.stop()
+            if fill.large is not None and (partial := fill.large.partial) is not None:
+                self.partials.leave(fill.key, partial)
         self.threads.close()
         if self._workers is not None:
             self._workers.shutdown(wait=True)
@@ -301,7 +310,7 @@ class DiskCache:
         if sealed is not None:
             return sealed
         if key.size == 0:
-            return self.adopt(key, *self.temporary(key))
+            return self._adopter.adopt(key, *self.temporary())
         with self._lock:
             fill = self._fills.get(key.place)
             if fill is not None:
@@ -336,47 +345,14 @@ class DiskCache:
         else:
             self._let_go(source)
 
+    def temporary(self) -> tuple[LocalFile, Path]:
+        """An empty file on the cache's file system, to be written and then handed to `seal`."""
+        file, path = self._scratch.create()
+        return file, Path(path)
+
     def used(self, key: ObjectKey) -> None:
         """Somebody had the object open without reading a byte of its file: others have pages of it."""
         self._opened.used(key.place)
-
-    def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]:
-        """A sparse file to fill."""
-        file, path = self._scratch.create()
-        os.ftruncate(file.descriptor, key.size)
-        return file, Path(path)
-
-    def ample(self, size: int) -> bool:
-        """Whether there is so much free space that ``size`` bytes need no `allocate`."""
-        return self._evictor.free() >= size + AMPLE
-
-    def allocate(self, file: LocalFile, start: int, size: int) -> bool:
-        """Give a range of a temporary file its disk space, if need be after evicting others.
-
-        Looking and taking are one step, for all threads and processes of the directory: what is allocated here is
-        missing in the free space that the next one sees. With space in plenty nothing needs to be taken.
-
-        Returns
-        -------
-        bool
-            False if `min_free` would not be kept.
-        """
-        if self.ample(size):
-            return True
-        self._opened.flush()
-        with locks.mutex(self._guard):
-            if not self._evictor.make_room(0, size):
-                return False
-            os.posix_fallocate(file.descriptor, start, size)
-        return True
-
-    def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
-        """Seal a filled temporary file; one that cannot be kept stays readable until its last reader closes."""
-        readable = open_sealed(path, key.size)
-        if readable is not None:
-            return self._adopter.adopt(key, readable, path)
-        _log.warning("%s was removed by another program; %s is not kept", path, key.label)
-        return unkept(LocalFile(duplicate(file)), key)
 
     def placed(self, fill: Fill) -> bool:
         """The file of a fill is in its place: open it for those who read it; False if it has gone again."""
@@ -424,6 +400,18 @@ class DiskCache:
                 self.directory,
             )
 
+    def corrupt(self, key: ObjectKey) -> None:
+        """What is on disk of an object is not what was written there."""
+        self.counts.corrupt += 1
+        _log.warning("%s: bytes on the cache disk have changed; they are fetched anew. Check the disk", key.label)
+
+    def leave(self, key: ObjectKey, partial: Partial) -> None:
+        """A fill has ended before all was here: its file stays."""
+        if self._closed:
+            self.partials.leave(key, partial)
+        else:
+            self.workers.submit(self.partials.leave, key, partial)
+
     # -- inner parts -------------------------------------------------------------------------------------------------
 
     def _settle(self, fill: Fill) -> None:
@@ -455,6 +443,8 @@ class DiskCache:
 
     def after_fork(self) -> None:
         """In a forked child: threads, fills and database connections are the parent's."""
+        for fill in self._fills.values():
+            fill.after_fork()
         self._lock = threading.Lock()
         self._workers = None
         self._fills = {}

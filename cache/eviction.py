@@ -13,6 +13,7 @@ from typing import Final
 from . import locks
 from .files import LocalFile
 from .index import Index
+from .partial import path_of, remove
 from .stats import Counts
 
 _BATCH: Final = 64
@@ -61,27 +62,30 @@ class Evictor:
 
     def take(self, place: str, size: int) -> int | None:
         """Remove one file; the bytes freed, None if somebody has it open."""
-        path = self._objects / place
-        try:
-            file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        except (FileNotFoundError, NotADirectoryError):
+        sealed = self._objects / place
+        for path in (sealed, path_of(self._objects, place)):
+            try:
+                file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if not locks.exclude(file.descriptor):
+                return None
+            if path == sealed:
+                self._unlink(path)
+            else:
+                remove(path)
             self._index.remove(place)
-            return 0
-        if not locks.exclude(file.descriptor):
-            return None
-        path.unlink()
+            self._counts.evictions += 1
+            self._counts.evicted_bytes += size
+            return size
         self._index.remove(place)
-        self._prune(path)
-        self._counts.evictions += 1
-        self._counts.evicted_bytes += size
-        return size
+        return 0
 
     def forget(self, place: str) -> None:
         """Remove a file whether open or not: readers keep their descriptor."""
-        path = self._objects / place
-        path.unlink(missing_ok=True)
+        self._unlink(self._objects / place)
+        remove(path_of(self._objects, place))
         self._index.remove(place)
-        self._prune(path)
 
     def _evict_until(self, enough: Callable[[], bool]) -> bool:
         after = (-1.0, "")
@@ -96,7 +100,8 @@ class Evictor:
         return True
 
     @staticmethod
-    def _prune(path: Path) -> None:
+    def _unlink(path: Path) -> None:
+        path.unlink(missing_ok=True)
         try:
             path.parent.rmdir()
         except OSError:

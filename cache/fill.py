@@ -1,26 +1,25 @@
-"""One object on its way into the cache: a sparse file, a block map, and the requests under way.
+"""One object on its way into the cache: a partial file that all processes share, and this process's requests.
 
 Everything but `local` and `abandon` runs on the event loop, so state needs no lock; no lock is held while a request
 waits. Bytes go to waiting readers straight from the fetched buffer; the buffer goes to disk; then the blocks count as
-present.
+present. A request for what another process fetches waits for that, and for what is there already reads and checks it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from fsdriver.errors import BackendError, Corrupt, NoSpace
 from fsdriver.runtime import on_loop
 
 from .blocks import BLOCK, COMING, GRAIN, MISSING, PRESENT, BlockMap
-from .files import LocalFile, SealedFile
+from .files import SealedFile
 from .keys import Fetch, ObjectKey
+from .large import LargeFetch, fetched
 from .readahead import LARGEST_REQUEST, MIB, REQUESTS_AHEAD, SMALLEST_REQUEST, Plan
 from .request import Request, Storage
 from .small import SmallFetch
@@ -29,9 +28,6 @@ WHOLE: Final = 1 * MIB
 """Objects up to this many bytes are fetched in one request."""
 UNSTORED_WINDOW: Final = 16 * MIB
 """Read-ahead of a fill without a disk file: a part of what `Kept` holds, so that it is read before it is dropped."""
-_INLINE_WRITE: Final = 1 * MIB
-
-_log = logging.getLogger("fsdriver.cache")
 
 
 class Fill:
@@ -68,14 +64,15 @@ class Fill:
         self.pid = os.getpid()
         self._storage = storage
         self._fetch = fetch
-        self._file: LocalFile | None = None
-        self._path: Path | None = None
         self._requests: dict[int, Request] = {}
         self._active = 0
+        self._storing = 0
+        self._leaving = False
         self._plan: Plan | None = None
         self._sealing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self.small = SmallFetch(self, storage) if stored and key.size <= WHOLE else None
+        self.large = LargeFetch(self, storage, fetch) if key.size > WHOLE else None
 
     # -- from any thread ---------------------------------------------------------------------------------------------
 
@@ -85,7 +82,7 @@ class Fill:
             return whole[start:end]
         if (sealed := self.sealed) is not None:
             return sealed.file.read(start, end - start)
-        file = self._file
+        file = None if self.large is None else self.large.file
         if file is not None and self.blocks.has(start, end):
             return file.read(start, end - start)
         request = self._requests.get(start // GRAIN)
@@ -119,8 +116,13 @@ class Fill:
 
     def let_go(self) -> SealedFile | None:
         """Refer to the finished file no more: what fetched is in reference cycles, which may live for long."""
-        sealed, self.sealed, self._file = self.sealed, None, None
+        sealed, self.sealed = self.sealed, None
         return sealed
+
+    def after_fork(self) -> None:
+        """In a forked child: what the parent fetches is the parent's, and so are its claims."""
+        if self.large is not None:
+            self.large.partial = None
 
     async def join(self) -> None:
         """Continue on the event loop, once no thread is fetching any more."""
@@ -214,6 +216,8 @@ class Fill:
 
     def _pieces(self, plan: Plan) -> Iterable[tuple[int, int]]:
         """Missing ranges of a plan; none so small at its far end that it is better asked for later, with more."""
+        if self.key.size <= WHOLE:
+            plan = Plan(0, self.key.size, WHOLE)
         end = plan.end if self.stored else min(plan.end, plan.start + UNSTORED_WINDOW)
         near = plan.start + (end - plan.start) // 2
         for first, last in self.blocks.missing(plan.start, end, plan.request):
@@ -232,20 +236,25 @@ class Fill:
 
     async def _run(self, request: Request) -> None:
         size = request.end - request.start
-        storage = self._storage
+        storage, large = self._storage, self.large
+        missing: Sequence[tuple[int, int]] | None = None
         held = False
         try:
-            await storage.budget.acquire(size)
-            held = True
-            data = await self._fetch(request.start, request.end)
-            storage.counts.fetches += 1
-            if len(data) != size:
-                raise Corrupt(
-                    f"the store sent {len(data)} bytes for {request.start}-{request.end}; reading it again may help",
-                    self.key.label,
-                )
-            storage.counts.fetched_bytes += size
-            request.buffer = memoryview(data).toreadonly()
+            while request.buffer is None:
+                if large is not None and (missing := await large.claim(request.start, request.end)) is None:
+                    request.arrived.set_result(None)
+                    self._settle(request, MISSING)
+                    return
+                await storage.budget.acquire(size)
+                held = True
+                if large is None:
+                    request.buffer = await fetched(storage, self.key, self._fetch, request.start, request.end)
+                elif missing is not None:
+                    request.buffer = await large.bytes(request.start, request.end, missing)
+                if request.buffer is None:
+                    held = False
+                    storage.budget.release(size)
+            self._storing += 1
             request.arrived.set_result(request.buffer)
             # The network does not wait for the disk: `budget` bounds what waits to be written.
             self._active -= 1
@@ -253,7 +262,7 @@ class Fill:
                 self.extend(self._plan)
             if size == self.key.size <= WHOLE and self.stored:
                 await self._keep_whole(request, request.buffer)
-            elif await self._store(request.start, request.buffer):
+            elif large is not None and missing is not None and await large.store(request, missing):
                 self._settle(request, PRESENT)
             else:
                 self._keep(request, request.buffer)
@@ -266,8 +275,12 @@ class Fill:
         finally:
             if request.buffer is None:
                 self._active -= 1
+            else:
+                self._storing -= 1
             if held:
                 storage.budget.release(size)
+            if large is not None:
+                large.unclaim(request.start, request.end)
         self._next()
 
     def _fail(self, request: Request, error: BaseException) -> None:
@@ -295,7 +308,6 @@ class Fill:
         elif not self._storage.placed(self):
             self._settle(request, MISSING)
         elif self.sealed is not None:
-            self._file = self.sealed.file
             self._settle(request, PRESENT)
 
     def keep_in_memory(self, buffer: memoryview) -> None:
@@ -316,6 +328,9 @@ class Fill:
         self._storage.kept.keep(request, len(buffer), lambda: self._settle(request, MISSING))
 
     def _next(self) -> None:
+        if self._leaving:
+            self._leave()
+            return
         if self.sealed is not None or self.settled:
             return
         if self.blocks.complete and self._sealing is None:
@@ -328,11 +343,15 @@ class Fill:
     async def _piece(self, position: int, end: int) -> bytes | memoryview:
         """Bytes from ``position`` on, as many as one buffer or the disk has."""
         while True:
+            if (sealed := self.sealed) is not None:
+                return sealed.file.read(position, end - position)
             request = self._requests.get(position // GRAIN)
             if request is not None:
                 buffer = request.buffer if request.buffer is not None else await asyncio.shield(request.arrived)
+                if buffer is None:
+                    continue
                 return buffer[position - request.start : min(end, request.end) - request.start]
-            file = self._file
+            file = None if self.large is None else self.large.file
             if file is not None and self.blocks.state(position) == PRESENT:
                 stop = self.blocks.present_until(position, end)
                 data = file.read(position, stop - position)
@@ -342,37 +361,10 @@ class Fill:
             # A buffer that was dropped before we came to it.
             self.demand(position, end)
 
-    # -- disk --------------------------------------------------------------------------------------------------------
-
-    async def _store(self, start: int, buffer: memoryview) -> bool:
-        if not self.stored:
-            return False
-        loop = asyncio.get_running_loop()
-        storage = self._storage
-        try:
-            if self._file is None:
-                self._file, self._path = storage.temporary(self.key)
-            if len(buffer) <= _INLINE_WRITE and storage.ample(len(buffer)):
-                self._file.write(start, buffer)
-                return True
-            if await loop.run_in_executor(storage.workers, _write, storage.allocate, self._file, start, buffer):
-                return True
-            raise NoSpace("the cache's file system has no more free space than cache.min_free", self.key.label)
-        except OSError as error:
-            self.stored = False
-            storage.disk_failed(self.key, error)
-            return False
-
     async def _seal(self) -> None:
-        storage = self._storage
-        assert self._file is not None
-        assert self._path is not None
-        self.sealed = await asyncio.get_running_loop().run_in_executor(
-            storage.workers, storage.adopt, self.key, self._file, self._path
-        )
-        self._file = self.sealed.file
-        self._path = None
-        storage.finished(self)
+        assert self.large is not None
+        self.sealed = await self.large.seal()
+        self._storage.finished(self)
 
     def _retire(self) -> None:
         """Drop the file if nobody reads it and bytes have not arrived; else it is used, or will soon be sealed."""
@@ -382,26 +374,25 @@ class Fill:
             self._drop()
 
     def _drop(self) -> None:
+        """Fetch no more; what has arrived is still written."""
         if self._sealing is not None:
             return
         for request in set(self._requests.values()):
             self._storage.kept.forget(request)
             if request.task is None or request.task.done():
                 self._settle(request, MISSING)
-            else:
+            elif request.buffer is None:
                 request.task.cancel()
         self._plan = None
+        self._leaving = True
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._storing:
+            return
+        self._leaving = False
         # A reader that is still there (`stop`) reads on without the disk.
         self.stored = False
         self.blocks = BlockMap(self.key.size)
-        self._file = None
-        path, self._path = self._path, None
-        if path is not None:
-            path.unlink(missing_ok=True)
-
-
-def _write(allocate: Callable[[LocalFile, int, int], bool], file: LocalFile, start: int, buffer: memoryview) -> bool:
-    if not allocate(file, start, len(buffer)):
-        return False
-    file.write(start, buffer)
-    return True
+        if self.large is not None:
+            self.large.leave()

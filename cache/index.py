@@ -1,4 +1,4 @@
-"""The SQLite index of sealed files: sizes, last use, pins, totals. Rebuildable; shared by processes (WAL).
+"""The SQLite index of sealed and partial files: sizes, last use, pins, totals. Rebuildable; shared by processes (WAL).
 
 A row is written before its file gets its name and removed after the file, so a crash leaves a row without a file
 (found at eviction), never a file without a row. Only an index that was lost is rebuilt from the files, once, by who
@@ -21,8 +21,9 @@ from fsdriver.errors import ConfigError
 
 from . import locks
 from .keys import ObjectKey, digest
+from .partial import FOLDER, place_of
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 FILE_FORMAT: Final = 1
 """Of a sealed file: the object's bytes and nothing else."""
 BUSY_SECONDS: Final = 30.0
@@ -30,7 +31,8 @@ BUSY_SECONDS: Final = 30.0
 _CREATE: Final = """
 CREATE TABLE entries (
     place TEXT PRIMARY KEY, store BLOB, key BLOB, version TEXT, size INTEGER NOT NULL, used REAL NOT NULL,
-    format INTEGER NOT NULL, codec TEXT NOT NULL
+    format INTEGER NOT NULL, codec TEXT NOT NULL,
+    partial INTEGER NOT NULL DEFAULT 0, checksum BLOB, sealed REAL NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX entries_used ON entries (used);
 CREATE INDEX entries_key ON entries (store, key);
@@ -44,6 +46,13 @@ CREATE TRIGGER entry_removed AFTER DELETE ON entries
 CREATE TRIGGER entry_resized AFTER UPDATE OF size ON entries
     BEGIN UPDATE totals SET bytes = bytes + NEW.size - OLD.size; END;
 """
+
+_UPGRADE: Final = (
+    "ALTER TABLE entries ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE entries ADD COLUMN checksum BLOB",
+    "ALTER TABLE entries ADD COLUMN sealed REAL NOT NULL DEFAULT 0",
+)
+"""From schema 1."""
 
 _HOME: Final = 65
 """Characters of `fsdriver.cache.keys.home`."""
@@ -64,6 +73,24 @@ class Indexed:
     place: str
     size: int
     pinned: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A complete file that is about to be sealed.
+
+    Attributes
+    ----------
+    key : ObjectKey
+    path : str
+        Where it is now.
+    checksum : bytes or None
+        `fsdriver.cache.partial.checksum` of its bytes, if that is known.
+    """
+
+    key: ObjectKey
+    path: str
+    checksum: bytes | None = None
 
 
 class Index:
@@ -116,18 +143,36 @@ class Index:
 
     # -- entries -----------------------------------------------------------------------------------------------------
 
-    def add(self, keys: Sequence[ObjectKey], now: float) -> None:
+    def add(self, files: Sequence[Finished], now: float) -> None:
         """Record files that are about to be sealed."""
         statement = (
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '')"
-            " ON CONFLICT (place) DO UPDATE SET used = excluded.used"
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?) ON CONFLICT (place) DO UPDATE SET"
+            " used = excluded.used, size = excluded.size, partial = 0, checksum = excluded.checksum,"
+            " sealed = excluded.sealed"
         )
-        rows = [(key.place, _blob(key.store), _blob(key.key), key.version, key.size, now, FILE_FORMAT) for key in keys]
+        rows = [(*_identify(one.key), one.key.size, now, FILE_FORMAT, one.checksum, now) for one in files]
         if len(rows) == 1:
             self._execute(statement, rows[0])
             return
         with self._transaction() as connection:
             connection.executemany(statement, rows)
+
+    def hold(self, key: ObjectKey, size: int, now: float) -> None:
+        """Count at least ``size`` bytes for a partial file."""
+        self._execute(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 1, NULL, 0) ON CONFLICT (place) DO UPDATE SET"
+            " used = excluded.used, size = max(size, excluded.size), partial = 1",
+            (*_identify(key), size, now, FILE_FORMAT),
+        )
+
+    def resize(self, place: str, size: int, now: float) -> None:
+        """Count just ``size`` bytes for a partial file."""
+        self._execute("UPDATE entries SET size = ?, used = ? WHERE place = ? AND partial", (size, now, place))
+
+    def size(self, place: str) -> int:
+        """Bytes counted for a place."""
+        rows = self._query("SELECT size FROM entries WHERE place = ?", (place,))
+        return int(rows[0][0]) if rows else 0
 
     def remove(self, place: str) -> None:
         """Forget a file that has gone."""
@@ -257,8 +302,16 @@ class Index:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {SCHEMA}")
                     connection.executemany(
-                        f"INSERT INTO entries VALUES (?, NULL, NULL, NULL, ?, ?, {FILE_FORMAT}, '')", self._found()
+                        f"INSERT INTO entries VALUES (?, NULL, NULL, NULL, ?, ?, {FILE_FORMAT}, '', ?, NULL, 0)",
+                        self._found(),
                     )
+                connection.execute("COMMIT")
+            elif self._schema(connection) < SCHEMA:
+                connection.execute("BEGIN IMMEDIATE")
+                if self._schema(connection) < SCHEMA:
+                    for statement in _UPGRADE:
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version = {SCHEMA}")
                 connection.execute("COMMIT")
         except BaseException:
             connection.close()
@@ -275,10 +328,13 @@ class Index:
             )
         return version
 
-    def _found(self) -> Iterable[tuple[str, int, float]]:
+    def _found(self) -> Iterable[tuple[str, int, float, int]]:
         for path in self._objects.glob("[0-9a-f]*/*/*"):
             status = path.stat()
-            yield str(path.relative_to(self._objects)), status.st_size, status.st_mtime
+            yield str(path.relative_to(self._objects)), status.st_size, status.st_mtime, 0
+        for path in self._objects.glob(f"{FOLDER}/*[!p]"):  # without the maps
+            status = path.stat()
+            yield place_of(path), status.st_blocks * 512, status.st_mtime, 1
 
 
 def _statements() -> Iterator[str]:
@@ -288,6 +344,10 @@ def _statements() -> Iterator[str]:
         if sqlite3.complete_statement(pending):
             yield pending
             pending = ""
+
+
+def _identify(key: ObjectKey) -> tuple[str, bytes, bytes, str]:
+    return key.place, _blob(key.store), _blob(key.key), key.version
 
 
 def _blob(text: str) -> bytes:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from fsdriver.threads import Threads
 
 from .batches import Batches
-from .files import LocalFile, SealedFile
 from .keys import ObjectKey
 from .memory import Budget, Kept
+from .partial import Partial
+from .partials import Partials
 from .stats import Counts
 
 if TYPE_CHECKING:
@@ -30,22 +30,25 @@ class Storage(Protocol):
 
     @property
     def workers(self) -> Executor: ...
-    def temporary(self, key: ObjectKey) -> tuple[LocalFile, Path]: ...
-    def ample(self, size: int) -> bool: ...
-    def allocate(self, file: LocalFile, start: int, size: int) -> bool: ...
-    def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile: ...
+    @property
+    def partials(self) -> Partials: ...
     def placed(self, fill: Fill) -> bool: ...
     def finished(self, fill: Fill) -> None: ...
     def retired(self, fill: Fill) -> bool: ...
     def disk_failed(self, key: ObjectKey, error: OSError) -> None: ...
+    def corrupt(self, key: ObjectKey) -> None: ...
+    def leave(self, key: ObjectKey, partial: Partial) -> None: ...
 
 
 class Request:
-    """One ranged fetch. ``arrived`` gives waiters the buffer; ``task`` ends when it is on disk, or has failed."""
+    """One range that is fetched, by this process or another one. ``task`` ends when it is on disk, or has failed.
+
+    ``arrived`` gives waiters the buffer, or None when they should look at the sealed file.
+    """
 
     __slots__ = ("arrived", "buffer", "end", "error", "start", "task")
 
-    def __init__(self, start: int, end: int, arrived: asyncio.Future[memoryview]) -> None:
+    def __init__(self, start: int, end: int, arrived: asyncio.Future[memoryview | None]) -> None:
         self.start = start
         self.end = end
         self.arrived = arrived

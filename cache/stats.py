@@ -19,6 +19,7 @@ class Counts:
     sealed: int = 0
     refused: int = 0
     uncached: int = 0
+    corrupt: int = 0
     evictions: int = 0
     evicted_bytes: int = 0
 
@@ -30,7 +31,7 @@ class CacheStats:
     Attributes
     ----------
     bytes, entries : int
-        Sealed files of all processes, as the index counts them.
+        Sealed and partial files of all processes, as the index counts them.
     size : int
         Byte bound.
     pinned : int
@@ -47,6 +48,8 @@ class CacheStats:
         Requests to the stores.
     sealed, refused, uncached : int
         Files sealed; files that found no room; fills that went on without the disk (object over the bound, disk full).
+    corrupt : int
+        Times that bytes on disk were not those written there; they were fetched anew.
     evictions, evicted_bytes : int
     """
 
@@ -66,5 +69,6 @@ class CacheStats:
     sealed: int
     refused: int
     uncached: int
+    corrupt: int
     evictions: int
     evicted_bytes: int

@@ -267,7 +267,7 @@ class TieredCacheManager:
         if item.size > self.settings.local_cache_size:
             self._drop(replaced)
             return False
-        file, path = self._disk.temporary(_key(item))
+        file, path = self._disk.temporary()
         try:
             file.write(0, memoryview(content))
         except OSError:

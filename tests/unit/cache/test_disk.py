@@ -6,11 +6,8 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,8 @@ import pytest
 from fsdriver.cache import DiskCache, Evicted, ObjectKey, Reader
 from fsdriver.errors import ConfigError, Corrupt
 from fsdriver.runtime import run
+
+from .processes import line, program
 
 KIB = 1 << 10
 STORE = "s3|test|bucket"
@@ -52,35 +51,6 @@ def use(cache: DiskCache, key: ObjectKey) -> None:
     reader = cache.open(key)
     assert reader is not None
     reader.close()
-
-
-@contextmanager
-def program(code: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
-    """Another process; it prints when it is ready and ends when its input does."""
-    setup = (
-        "import sys; from pathlib import Path; from fsdriver.cache import DiskCache, ObjectKey\n"
-        "cache = DiskCache(Path(sys.argv[1]), size=1 << 30, min_free=0)\n"
-        "def ready(text='ready'): print(text, flush=True); sys.stdin.read()\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", setup + code, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdin
-    assert process.stdout
-    try:
-        yield process
-    finally:
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
-
-
-def line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
 
 
 def test_places_are_the_contract() -> None:
@@ -336,19 +306,12 @@ def test_a_cache_survives_a_restart(make_cache: Callable[..., DiskCache]) -> Non
     assert second.stats().pinned == 1
 
 
-def test_a_process_killed_while_filling_leaves_nothing(make_cache: Callable[..., DiskCache], tmp_path: Path) -> None:
+def test_a_killed_process_leaves_no_temporary_file(make_cache: Callable[..., DiskCache], tmp_path: Path) -> None:
     code = """
-import asyncio
-from fsdriver.runtime import run
-async def fetch(start, end):
-    if start: await asyncio.sleep(3600)
-    return memoryview(bytes(end - start))
-reader = cache.reader(ObjectKey('s3|test|bucket', 'big', 'v', 4 << 20), fetch)
-run(reader.read(0, 1 << 17))
-while not reader.read_now(0, 10): pass
 (cache.staging / 'k').write_bytes(b'k')
 cache.seal(ObjectKey('s3|test|bucket', 'kept', 'v', 1), cache.staging / 'k')
-ready(next(p for p in (cache.objects / '.fills').rglob('0')))
+file, path = cache.temporary()
+ready(path)
 """
     with program(code, tmp_path / "cache") as process:
         leftover = Path(line(process))
@@ -361,7 +324,6 @@ ready(next(p for p in (cache.objects / '.fills').rglob('0')))
     cache = make_cache()
     assert not leftover.exists()
     assert cache.contains(name("kept", 1))
-    assert cache.open(name("big", 4 << 20)) is None
     assert cache.stats().entries == 1
 
 

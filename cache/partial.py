@@ -1,0 +1,213 @@
+"""A large object of which only parts are here, shared by all processes of the cache: a sparse file, and a map beside it.
+
+The file has the size of the object, and holes where bytes are missing. The map (``.map``) says what is there::
+
+    0    8 bytes   magic and format
+    8    u32       bytes of a grain
+    12   u8        1: the file has been sealed
+    16   u64       bytes of the object
+    64   u8        for each grain: 1 if it is in the file
+    …    8 bytes   for each grain, from the next multiple of 8 on: XXH3-64 of its bytes
+
+A process that is going to fetch grains locks their bytes of the map (an open file description lock, fcntl(2)): the
+kernel drops the lock however the process ends. A grain counts as present only once its bytes and its checksum are
+written, and who has not fetched it himself compares the two before he hands out a byte: what a crash or a bad disk left
+is found, and fetched again. Who has the file open holds LOCK_SH on it, so that it is not evicted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from pathlib import Path
+from typing import Final
+
+import xxhash
+
+from . import locks
+from .blocks import GRAIN
+from .files import LocalFile
+
+FOLDER: Final = ".partial"
+"""Below ``objects/``, for all partial files."""
+
+_MAGIC: Final = b"fsdpart1"
+_HEADER: Final = struct.Struct("<8sIIQ")
+_ENDED_AT: Final = 12
+_STATES: Final = 64
+_SUM: Final = 8
+_LOCK: Final = struct.Struct("hhqqi4x")
+"""struct flock of the 64-bit systems that have these locks."""
+_SETLK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
+"""None where there are no such locks: two processes may then fetch the same bytes."""
+
+
+def path_of(objects: Path, place: str) -> Path:
+    """Where the partial file of a place is."""
+    return objects / FOLDER / place.replace("/", "-")
+
+
+def place_of(path: Path) -> str:
+    """The place of a partial file."""
+    return path.name.replace("-", "/")
+
+
+def remove(path: Path) -> None:
+    """Take a partial file away; who has it open keeps it, and will not seal it."""
+    path.unlink(missing_ok=True)
+    map_of(path).unlink(missing_ok=True)
+
+
+def map_of(path: Path) -> Path:
+    """The map of a partial file."""
+    return path.with_name(f"{path.name}.map")
+
+
+class Damaged(Exception):
+    """The two files do not belong together, or are not of this format."""
+
+
+class Partial:
+    """One partial file, open in this process. Thread-safe; closed with the last reference.
+
+    The map is read and written with pread(2) and pwrite(2): memory mapped from a file kills the process that touches it
+    when the disk is full or fails.
+
+    Parameters
+    ----------
+    path : Path
+        Made, with its map, unless both are there. Call under the mutex of the cache directory.
+    size : int
+        Bytes of the object.
+
+    Raises
+    ------
+    Damaged
+        Remove the files and begin anew.
+    OSError
+
+    Attributes
+    ----------
+    file : LocalFile
+        The bytes.
+    reserved : int
+        Bytes that the index counts for it, as far as this process knows.
+    left : bool
+        This process reads it no more.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.path = path
+        self.size = size
+        self.reserved = 0
+        self.left = False
+        self._grains = -(-size // GRAIN)
+        self._sums = -(-(_STATES + self._grains) // 8) * 8
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self.file = LocalFile(os.open(path, flags, 0o600))
+        self._map = LocalFile(os.open(map_of(path), flags, 0o600))
+        if not locks.share(self.file.descriptor):
+            raise Damaged(f"{path} is held exclusively")
+        length = self._sums + 8 * self._grains
+        there = os.fstat(self.file.descriptor).st_size, os.fstat(self._map.descriptor).st_size
+        if there == (0, 0):
+            os.ftruncate(self.file.descriptor, size)
+            os.ftruncate(self._map.descriptor, length)
+            self._map.write(0, memoryview(_HEADER.pack(_MAGIC, GRAIN, 0, size)))
+        elif there != (size, length) or self._map.read(0, _HEADER.size) != _HEADER.pack(_MAGIC, GRAIN, 0, size):
+            raise Damaged(f"{path} and its map are not of {size} bytes, or of another format")
+
+    # -- what is there -----------------------------------------------------------------------------------------------
+
+    @property
+    def present(self) -> int:
+        """Bytes in the file, those of all processes."""
+        states = self._map.read(_STATES, self._grains)
+        beyond = self._grains * GRAIN - self.size if states.endswith(b"\1") else 0
+        return states.count(1) * GRAIN - beyond
+
+    @property
+    def ended(self) -> bool:
+        """Somebody has sealed the file."""
+        return self._map.read(_ENDED_AT, 1) == b"\1"
+
+    def end(self) -> None:
+        """Tell all who have it open that there is a sealed file now."""
+        self._map.write(_ENDED_AT, memoryview(b"\1"))
+
+    def missing(self, start: int, end: int) -> list[tuple[int, int]]:
+        """Byte ranges that nobody has written yet; ``start`` and ``end`` are borders of grains, or the end of the file."""
+        first = start // GRAIN
+        states = self._map.read(_STATES + first, -(-end // GRAIN) - first)
+        found = []
+        at = states.find(0)
+        while at >= 0:
+            stop = states.find(1, at)
+            stop = len(states) if stop < 0 else stop
+            found.append(((first + at) * GRAIN, min((first + stop) * GRAIN, self.size)))
+            at = states.find(0, stop)
+        return found
+
+    # -- who fetches -------------------------------------------------------------------------------------------------
+
+    def claim(self, start: int, end: int) -> bool:
+        """Become the one process that fetches a range; False if another one fetches a part of it."""
+        return self._lock(fcntl.F_WRLCK, start, end)
+
+    def unclaim(self, start: int, end: int) -> None:
+        """Undo `claim`; without one nothing happens."""
+        self._lock(fcntl.F_UNLCK, start, end)
+
+    def _lock(self, kind: int, start: int, end: int) -> bool:
+        if _SETLK is None:
+            return True
+        first, last = start // GRAIN, -(-end // GRAIN)
+        try:
+            fcntl.fcntl(self._map.descriptor, _SETLK, _LOCK.pack(kind, os.SEEK_SET, _STATES + first, last - first, 0))
+        except (BlockingIOError, PermissionError):  # either, says fcntl(2)
+            return False
+        return True
+
+    # -- bytes -------------------------------------------------------------------------------------------------------
+
+    def write(self, start: int, data: memoryview) -> None:
+        """Put whole grains into the file (the last one ends with it); they are present afterwards."""
+        self.file.write(start, data)
+        first = start // GRAIN
+        sums = checksums(data)
+        self._map.write(self._sums + _SUM * first, memoryview(sums))
+        self._map.write(_STATES + first, memoryview(b"\1" * (len(sums) // _SUM)))
+
+    def read(self, start: int, end: int) -> memoryview | None:
+        """Whole grains that are present, compared with their checksums.
+
+        Returns
+        -------
+        memoryview or None
+            None: some are not what was written. They are missing now.
+        """
+        data = memoryview(self.file.read(start, end - start))
+        first = start // GRAIN
+        expected = self._map.read(self._sums + _SUM * first, _SUM * (-(-end // GRAIN) - first))
+        found = checksums(data)
+        if found == expected:
+            return data
+        for at in range(0, len(expected), _SUM):
+            if found[at : at + _SUM] != expected[at : at + _SUM]:
+                self._map.write(_STATES + first + at // _SUM, memoryview(b"\0"))
+        return None
+
+    def checksum(self) -> bytes:
+        """Of all bytes; as `checksum` of this module."""
+        return xxhash.xxh3_128_digest(self._map.read(self._sums, _SUM * self._grains))
+
+
+def checksums(data: memoryview) -> bytes:
+    """XXH3-64 of each grain, 8 bytes each."""
+    return b"".join(xxhash.xxh3_64_digest(data[at : at + GRAIN]) for at in range(0, len(data), GRAIN))
+
+
+def checksum(data: memoryview) -> bytes:
+    """Of all bytes of an object, 16 bytes: XXH3-128 of the checksums of its grains."""
+    return xxhash.xxh3_128_digest(checksums(data))

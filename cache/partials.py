@@ -1,0 +1,171 @@
+"""The partial files of a cache directory: opened, counted in the index, sealed, and kept when nobody reads them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from fsdriver.errors import NoSpace
+
+from . import locks
+from .adoption import Adopter, as_os_error, unkept
+from .eviction import Evictor
+from .files import LocalFile, SealedFile, duplicate, same_file
+from .index import Finished, Index
+from .keys import ObjectKey
+from .opened import OpenFiles
+from .partial import Damaged, Partial, map_of, path_of, remove
+from .space import Space
+
+_STEP: Final = 64 << 20
+"""Bytes that are counted in advance: the index is not changed for every block."""
+
+_log = logging.getLogger("fsdriver.cache")
+
+
+class Partials:
+    """See the module. All but `write` wait for the mutex of the cache directory.
+
+    Parameters
+    ----------
+    objects, guard : Path
+        The directory of sealed files, and the mutex of the cache directory.
+    index : Index
+    evictor : Evictor
+    opened : OpenFiles
+    space : Space
+    adopter : Adopter
+    clock : callable
+        Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        objects: Path,
+        guard: Path,
+        index: Index,
+        evictor: Evictor,
+        opened: OpenFiles,
+        space: Space,
+        adopter: Adopter,
+        clock: Callable[[], float],
+    ) -> None:
+        self._objects = objects
+        self._guard = guard
+        self._index = index
+        self._evictor = evictor
+        self._opened = opened
+        self._space = space
+        self._adopter = adopter
+        self._clock = clock
+
+    def open(self, key: ObjectKey) -> Partial | None:
+        """What is here of an object, perhaps nothing; None if the whole has been sealed meanwhile.
+
+        Raises
+        ------
+        OSError
+        """
+        path = path_of(self._objects, key.place)
+        with self._guarded():
+            if (self._objects / key.place).exists():
+                return None
+            self._index.hold(key, 0, self._clock())
+            path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
+            try:
+                return Partial(path, key.size)
+            except Damaged as error:
+                _log.warning("%s; %s is fetched anew", error, key.label)
+                remove(path)
+                return Partial(path, key.size)
+
+    def ready(self, partial: Partial, size: int) -> bool:
+        """Whether `write` of ``size`` bytes would wait for nobody."""
+        return partial.present + size <= partial.reserved and self._space.ample(size)
+
+    def write(self, key: ObjectKey, partial: Partial, start: int, data: memoryview) -> None:
+        """Keep whole grains.
+
+        Raises
+        ------
+        NoSpace
+            Neither the byte bound nor the free space allow it.
+        OSError
+        """
+        if not self._reserve(key, partial, len(data)):
+            raise NoSpace("all of cache.size is in use by files that are open or pinned", key.label)
+        if not self._space.allocate(partial.file, start, len(data)):
+            raise NoSpace("the cache's file system has no more free space than cache.min_free", key.label)
+        partial.write(start, data)
+
+    def seal(self, key: ObjectKey, partial: Partial) -> SealedFile:
+        """All of it is here. A file that cannot be kept stays readable until its last reader closes."""
+        try:
+            with locks.mutex(self._guard):
+                if same_file(partial.path, partial.file.descriptor, key.size):
+                    map_of(partial.path).unlink(missing_ok=True)
+                    file = LocalFile(os.open(partial.path, os.O_RDONLY | os.O_CLOEXEC))
+                    locks.share(file.descriptor)
+                    counted = self._index.size(key.place)
+                    finished = Finished(key, str(partial.path), partial.checksum())
+                    sealed = self._adopter.admit(finished, file, counted)
+                    partial.end()
+                    return sealed
+        except (OSError, sqlite3.Error) as error:
+            self._adopter.failed(key, as_os_error(error))
+        # Another process was first, or the file was taken away.
+        return self._opened.again(key) or unkept(LocalFile(duplicate(partial.file)), key)
+
+    def leave(self, key: ObjectKey, partial: Partial) -> None:
+        """It is read no more in this process: count what is really there, if others don't read it either."""
+        if partial.left:
+            return
+        partial.left = True
+        try:
+            with locks.mutex(self._guard):
+                if partial.ended or not same_file(partial.path, partial.file.descriptor):
+                    return
+                if not locks.exclude(partial.file.descriptor):
+                    return
+                sealed = (self._objects / key.place).exists()
+                present = 0 if sealed else partial.present
+                if present:
+                    self._index.resize(key.place, present, self._clock())
+                else:
+                    remove(partial.path)
+                    if not sealed:
+                        self._index.remove(key.place)
+                # Until the descriptor closes nobody else need find it locked.
+                locks.release(partial.file.descriptor)
+        except (OSError, sqlite3.Error) as error:
+            _log.warning("%s: what the cache has of it is counted too high: %s", key.label, error)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            with locks.mutex(self._guard):
+                yield
+        except sqlite3.Error as error:
+            raise as_os_error(error) from error
+
+    def _reserve(self, key: ObjectKey, partial: Partial, size: int) -> bool:
+        """Count ``size`` more bytes, before they are written."""
+        needed = min(partial.present + size, key.size)
+        if needed <= partial.reserved:
+            return True
+        self._opened.flush()
+        for wanted in (min(needed + _STEP, key.size), needed):
+            with self._guarded():
+                counted = self._index.size(key.place)
+                if counted < wanted and self._evictor.make_room(wanted - counted):
+                    self._index.hold(key, wanted, self._clock())
+                    counted = wanted
+            if counted >= needed:
+                partial.reserved = counted
+                return True
+        return False
