@@ -1,4 +1,4 @@
-"""Bytes kept near: sealed files on disk shared by processes, fills, and metadata with a time to live."""
+"""Bytes kept near: sealed and partial files on disk shared by processes, fills, and metadata with a time to live."""
 
 from __future__ import annotations
 
