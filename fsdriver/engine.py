@@ -25,6 +25,7 @@ from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load,
 from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
 from fsdriver.metadata.entries import Defaults
 from fsdriver.notify import announce
+from fsdriver.routes.prefetching import Prefetcher
 from fsdriver.routes.route import Route
 from fsdriver.routes.services import Policy, Services, WriteMode
 from fsdriver.routes.tree import Tree
@@ -70,6 +71,7 @@ class Engine:
         self.journal = Journal(state / "catalog.db")
         self.staging = Staging(directory / ".staging")
         self.epochs = Epochs(state / "epochs")
+        self.prefetcher = Prefetcher()
         self.state = state
         self.backends: dict[str, tuple[Backend, str]] = {}
         self.uploaders: dict[str, Uploader] = {}
@@ -235,6 +237,7 @@ class Engine:
     def close(self) -> None:
         """Stop the uploaders and close connections and files; what is pending stays journaled."""
         _forget(self)
+        run(self.prefetcher.close())
         for uploader in self.uploaders.values():
             run(uploader.close())
         for backend, _ in self.backends.values():

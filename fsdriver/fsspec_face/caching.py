@@ -1,4 +1,4 @@
-"""Hints to the cache: prefetch, evict, pin, unpin."""
+"""Hints to the cache: warm, prefetch, evict, pin, unpin."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from fsdriver.fsspec_face.listing import Listing
 from fsdriver.fsspec_face.targets import Target
 from fsdriver.routes import caching
 from fsdriver.routes.caching import Eviction
+from fsdriver.routes.prefetching import Prefetched
+from fsdriver.routes.route import Route
 from fsdriver.runtime import on_loop
 
 JOBS: Final = 8
@@ -25,14 +27,14 @@ class Caching(Listing):
     """Part of `fsdriver.filesystem.TierFileSystem`."""
 
     @from_any_loop
-    async def _prefetch(
+    async def _warm(
         self,
         paths: str | Sequence[str],
         recursive: bool = False,
         jobs: int = JOBS,
         callback: Callback = DEFAULT_CALLBACK,
     ) -> int:
-        """Fetch files into the cache, all there is of them; those that are there cost nothing.
+        """Fetch files into the cache, all there is of them; return when they are there. Those that are cost nothing.
 
         Parameters
         ----------
@@ -75,6 +77,30 @@ class Caching(Listing):
             if isinstance(result, BaseException):
                 raise result
         return sum(result for result in results if isinstance(result, int))
+
+    def prefetch(self, paths: str | Sequence[str], recursive: bool = False) -> None:
+        """Say that files will be read: they are fetched in the background, 8 at a time, in this order.
+
+        Returns at once, from any thread or event loop, and never raises for a file that is missing or cannot be fetched:
+        `prefetched` counts those. What is under way when the process ends is dropped.
+
+        Parameters
+        ----------
+        paths : str or sequence of str
+        recursive : bool
+            Also the files of directories.
+        """
+        wanted = list(_several(paths))
+
+        async def find() -> Sequence[tuple[Route, str]]:
+            targets = await self._files(wanted, recursive=recursive)
+            return [(target.route, target.name) for target in targets]
+
+        self._namespace.engine.prefetcher.hint(find)
+
+    def prefetched(self) -> Prefetched:
+        """What became of the hints of this process and configuration."""
+        return self._namespace.engine.prefetcher.counts()
 
     @from_any_loop
     async def _evict(self, paths: str | Sequence[str]) -> Eviction:
@@ -121,8 +147,9 @@ class Caching(Listing):
 
     async def _files(self, paths: str | Sequence[str], *, recursive: bool) -> list[Target]:
         found: list[Target] = []
-        for given in _several(paths):
-            path = self._strip_protocol(given)
+        stripped = [self._strip_protocol(given) for given in _several(paths)]
+        await self._expect(stripped)
+        for path in stripped:
             target, entry = await self._located(path)
             if entry.kind is not Kind.DIRECTORY:
                 found.append(target)
@@ -137,7 +164,7 @@ class Caching(Listing):
                 ]
         return found
 
-    prefetch = synchronous(_prefetch)
+    warm = synchronous(_warm)
     evict = synchronous(_evict)
     pin = synchronous(_pin)
     unpin = synchronous(_unpin)

@@ -1,6 +1,6 @@
 """What is asked of the cache file by file: bring it near, let it go, keep it.
 
-The faces call these for ``fsdriver warm``, ``evict``, ``pin`` and ``unpin``, for ``fs.prefetch`` and for the attribute
+The faces call these for ``fsdriver warm``, ``evict``, ``pin`` and ``unpin``, for ``fs.warm`` and for the attribute
 ``user.fsdriver.pin``.
 """
 

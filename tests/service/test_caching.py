@@ -13,9 +13,12 @@ from fsdriver import engine as engines
 from fsdriver.cli import main
 from fsdriver.errors import IsDirectory, NoSpace, NotFound
 from fsdriver.filesystem import TierFileSystem
+from fsdriver.routes import prefetching
 from fsdriver.routes.caching import Eviction
+from fsdriver.routes.prefetching import Prefetched
 from fsdriver.testing.servers import S3Service
 from tests.fixtures_tier import ROUTE
+from tests.servers import FaultyProxy
 from tests.waiting import wait_for
 
 MIB = 1 << 20
@@ -41,48 +44,108 @@ def fetches(fs: TierFileSystem) -> int:
     return fs._namespace.engine.cache.stats().fetches
 
 
-def test_prefetch_brings_files_near(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
-    assert tier_s3.prefetch(f"{ROUTE}/large") == len(filled[f"{ROUTE}/large"])
-    assert tier_s3.prefetch([f"{ROUTE}/large", f"tier://{ROUTE}/d/1"]) == 1000
+def test_warm_brings_files_near(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    assert tier_s3.warm(f"{ROUTE}/large") == len(filled[f"{ROUTE}/large"])
+    assert tier_s3.warm([f"{ROUTE}/large", f"tier://{ROUTE}/d/1"]) == 1000
     callback = Callback()
-    assert tier_s3.prefetch([ROUTE], recursive=True, jobs=2, callback=callback) == 202_000
+    assert tier_s3.warm([ROUTE], recursive=True, jobs=2, callback=callback) == 202_000
     assert (callback.size, callback.value) == (5, 5)
     before = fetches(tier_s3)
     assert tier_s3.cat(list(filled)) == filled
     assert fetches(tier_s3) == before
-    assert tier_s3.prefetch([ROUTE], recursive=True) == 0
+    assert tier_s3.warm([ROUTE], recursive=True) == 0
+
+
+def test_warm_from_a_coroutine(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    import asyncio
+
+    async def main() -> int:
+        fs = TierFileSystem(**tier_s3.storage_options, asynchronous=True)
+        return int(await fs._warm([f"{ROUTE}/d/1", f"{ROUTE}/d/2"]))
+
+    assert asyncio.run(main()) == 2000
+
+
+def test_warm_fails_as_reading_does(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
+    with pytest.raises(NotFound):
+        tier_s3.warm([f"{ROUTE}/gone"])
+    with pytest.raises(IsDirectory, match="recursive=True"):
+        tier_s3.warm(f"{ROUTE}/d")
+    with pytest.raises(ValueError, match="jobs is 0"):
+        tier_s3.warm(f"{ROUTE}/d/1", jobs=0)
+
+
+def test_warm_tells_of_the_first_failure_and_fetches_the_others(
+    s3_config: dict[str, Any], filled: dict[str, bytes]
+) -> None:
+    fs = TierFileSystem(config={**s3_config, "cache": {"size": "1 MiB"}})
+    with pytest.raises(NoSpace, match=r"raise cache\.size"):
+        fs.warm(ROUTE, recursive=True)
+    assert fs._namespace.engine.cache.stats().entries == 4
+
+
+def hinted(fs: TierFileSystem) -> Prefetched:
+    """Counts once all hints have been followed."""
+    wait_for(lambda: fs.prefetched().waiting == 0)
+    return fs.prefetched()
+
+
+def test_prefetch_returns_at_once_and_counts(
+    s3_config: dict[str, Any], s3_server: S3Service, filled: dict[str, bytes]
+) -> None:
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        s3_config["backend"]["hot"]["endpoint"] = proxy.endpoint
+        fs = TierFileSystem(config=s3_config)
+        proxy.fail(1000, hold=True)
+        fs.prefetch([f"{ROUTE}/d/1", f"{ROUTE}/large"])
+        fs.prefetch(f"{ROUTE}/d", recursive=True)
+        assert fs.prefetched().waiting
+        proxy.release()
+        assert hinted(fs) == Prefetched(files=5, bytes=len(filled[f"{ROUTE}/large"]) + 3000)
+        before = len(proxy.seen)
+        assert fs.cat_file(f"{ROUTE}/large") == filled[f"{ROUTE}/large"]
+        assert len(proxy.seen) == before
+        proxy.fail(1000, 403, method="GET", match="middle")
+        fs.prefetch(f"{ROUTE}/middle")
+        fs.prefetch([f"{ROUTE}/gone"])
+        fs.prefetch(f"{ROUTE}/d")
+        fs.prefetch("nowhere/at/all")
+        assert hinted(fs).failed == 4
+        proxy.heal()
+        assert fs.cat_file(f"{ROUTE}/middle") == filled[f"{ROUTE}/middle"]
+
+
+def test_prefetch_fetches_few_at_a_time_and_ends_with_the_engine(
+    s3_config: dict[str, Any], s3_server: S3Service, s3_bucket: str
+) -> None:
+    client = s3_server.client()
+    for number in range(30):
+        client.put_object(Bucket=s3_bucket, Key=f"prefix/many/{number:02}", Body=b"x" * 1000)
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        s3_config["backend"]["hot"] |= {"endpoint": proxy.endpoint, "pool_size": "40"}
+        fs = TierFileSystem(config=s3_config)
+        assert len(fs.ls(f"{ROUTE}/many")) == 30
+        proxy.fail(1000, hold=True, method="GET", match="many/")
+        fs.prefetch(f"{ROUTE}/many", recursive=True)
+        wait_for(lambda: proxy.held == prefetching.JOBS)
+        assert fs.prefetched().waiting == 30
+        fs._namespace.engine.close()
+        assert (proxy.count("GET", "many/"), fs.prefetched().waiting) == (prefetching.JOBS, 0)
 
 
 def test_prefetch_from_a_coroutine(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
     import asyncio
 
-    async def main() -> int:
+    async def main() -> TierFileSystem:
         fs = TierFileSystem(**tier_s3.storage_options, asynchronous=True)
-        return int(await fs._prefetch([f"{ROUTE}/d/1", f"{ROUTE}/d/2"]))
+        fs.prefetch([f"{ROUTE}/d/1", f"{ROUTE}/d/2"])
+        return fs
 
-    assert asyncio.run(main()) == 2000
-
-
-def test_prefetch_fails_as_reading_does(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
-    with pytest.raises(NotFound):
-        tier_s3.prefetch([f"{ROUTE}/gone"])
-    with pytest.raises(IsDirectory, match="recursive=True"):
-        tier_s3.prefetch(f"{ROUTE}/d")
-    with pytest.raises(ValueError, match="jobs is 0"):
-        tier_s3.prefetch(f"{ROUTE}/d/1", jobs=0)
-
-
-def test_prefetch_tells_of_the_first_failure_and_fetches_the_others(
-    s3_config: dict[str, Any], filled: dict[str, bytes]
-) -> None:
-    fs = TierFileSystem(config={**s3_config, "cache": {"size": "1 MiB"}})
-    with pytest.raises(NoSpace, match=r"raise cache\.size"):
-        fs.prefetch(ROUTE, recursive=True)
-    assert fs._namespace.engine.cache.stats().entries == 4
+    assert hinted(asyncio.run(main())) == Prefetched(files=2, bytes=2000)
 
 
 def test_evict_and_pin(tier_s3: TierFileSystem, filled: dict[str, bytes]) -> None:
-    tier_s3.prefetch(ROUTE, recursive=True)
+    tier_s3.warm(ROUTE, recursive=True)
     assert tier_s3.pin([f"{ROUTE}/d"], recursive=True) == 3
     assert tier_s3.unpin(f"{ROUTE}/d/2") == 1
     assert tier_s3._namespace.engine.cache.stats().pinned == 2
