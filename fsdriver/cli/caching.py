@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -54,21 +55,28 @@ def _warm(files: Sequence[tuple[Place, str, int]], jobs: int) -> int:
             " first",
             err=True,
         )
-    fetched, here, failed = 0, 0, 0
-    with _progress(total) as advance, ThreadPoolExecutor(jobs) as pool:
-        running = {pool.submit(place.warm, path): (path, size) for place, path, size in files}
-        try:
-            for future in as_completed(running):
-                path, size = running[future]
-                advance(size)
-                got = _result(future, path)
-                failed += got is None
-                here += got == 0
-                fetched += got or 0
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    click.echo(f"{_files(len(files) - failed)} in the cache: {decimal(fetched)} fetched, {here} here already")
+    fetched, here, failed, rest = 0, 0, 0, iter(files)
+    running: dict[Future[int], tuple[str, int]] = {}
+    try:
+        with _progress(total) as advance:
+            while True:
+                for place, path, size in islice(rest, jobs - len(running)):
+                    running[place.warm(path)] = path, size
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    path, size = running.pop(future)
+                    advance(size)
+                    got = _result(future, path)
+                    failed += got is None
+                    here += got == 0
+                    fetched += got or 0
+    finally:
+        left = len(running) + sum(1 for _ in rest)
+        for future in running:
+            future.cancel()
+        there = len(files) - failed - left
+        click.echo(f"{_files(there)} in the cache: {decimal(fetched)} fetched, {here:,} here already")
     return 1 if failed else 0
 
 

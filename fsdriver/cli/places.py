@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -30,8 +32,8 @@ class Place(Protocol):
         """The file, or those of the directory, with their bytes; raises IsDirectory without ``recursive``."""
         ...
 
-    def warm(self, path: str) -> int:
-        """Fetch a file into the cache; the bytes fetched."""
+    def warm(self, path: str) -> Future[int]:
+        """Begin to fetch a file into the cache; the bytes fetched. Nothing need wait for it at the end of the process."""
         ...
 
     def evict(self) -> Mapping[str, int]:
@@ -105,8 +107,21 @@ class MountedPlace:
             elif entry.is_file(follow_symlinks=False):
                 yield path, entry.stat(follow_symlinks=False).st_size
 
-    def warm(self, path: str) -> int:
-        return int(self._ask("warm", path=path)["fetched"])
+    def warm(self, path: str) -> Future[int]:
+        done: Future[int] = Future()
+
+        def ask() -> None:
+            try:
+                fetched = int(self._ask("warm", path=path)["fetched"])
+            except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+                done.set_exception(error)
+            else:
+                done.set_result(fetched)
+
+        # What the daemon has begun it ends; the command, when it is interrupted, does not wait for that.
+        done.set_running_or_notify_cancel()
+        threading.Thread(target=ask, name="fsdriver-warm", daemon=True).start()
+        return done
 
     def evict(self) -> Mapping[str, int]:
         return self._ask("evict", path=self._inside)
@@ -174,11 +189,11 @@ class UrlPlace:
                 ]
         return found
 
-    def warm(self, path: str) -> int:
+    def warm(self, path: str) -> Future[int]:
         from fsdriver.routes.caching import warm
-        from fsdriver.runtime import run
+        from fsdriver.runtime import spawn
 
-        return run(warm(*self.engine.route(path)))
+        return spawn(warm(*self.engine.route(path)))
 
     def evict(self) -> Mapping[str, int]:
         from fsdriver.routes.caching import Eviction, evict

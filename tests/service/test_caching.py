@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fsspec.callbacks import Callback
+from obstore.store import S3Store
 
 from fsdriver import engine as engines
 from fsdriver.cli import main
@@ -97,11 +102,11 @@ def test_prefetch_returns_at_once_and_counts(
         s3_config["backend"]["hot"]["endpoint"] = proxy.endpoint
         fs = TierFileSystem(config=s3_config)
         proxy.fail(1000, hold=True)
-        fs.prefetch([f"{ROUTE}/d/1", f"{ROUTE}/large"])
+        fs.prefetch([f"{ROUTE}/large"])
         fs.prefetch(f"{ROUTE}/d", recursive=True)
         assert fs.prefetched().waiting
         proxy.release()
-        assert hinted(fs) == Prefetched(files=5, bytes=len(filled[f"{ROUTE}/large"]) + 3000)
+        assert hinted(fs) == Prefetched(files=4, bytes=len(filled[f"{ROUTE}/large"]) + 3000)
         before = len(proxy.seen)
         assert fs.cat_file(f"{ROUTE}/large") == filled[f"{ROUTE}/large"]
         assert len(proxy.seen) == before
@@ -194,6 +199,42 @@ def test_commands_on_urls_of_a_store(
     assert main(["unpin", f"{url}/d/1", f"{url}/d/2", f"{url}/d/deeper/3"]) == 0
     assert main(["evict", f"{url}/d"]) == 0
     assert capsys.readouterr().out == "3 files unpinned\n3 files evicted, 3.0 kB\n"
+
+
+def test_warming_a_tree_of_many_small_and_some_large_files(
+    environment: None, s3_server: S3Service, s3_bucket: str, capsys: Any
+) -> None:
+    store = S3Store(
+        s3_bucket,
+        endpoint=s3_server.endpoint,
+        access_key_id=s3_server.access_key,
+        secret_access_key=s3_server.secret_key,
+        client_options={"allow_http": True},
+    )
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: store.put(f"tree/{n % 20}/{n:04}", b"%04d" % n * 250), range(2000)))
+        list(pool.map(lambda n: store.put(f"tree/large/{n}", bytes([n]) * 20 * MIB), range(3)))
+    url = f"s3://{s3_bucket}/tree"
+    assert main(["warm", "--recursive", "--jobs", "16", url]) == 0
+    assert capsys.readouterr() == ("2,003 files in the cache: 64.9 MB fetched, 0 here already\n", "")
+    assert main(["warm", "-r", url]) == 0
+    assert capsys.readouterr().out == "2,003 files in the cache: 0 bytes fetched, 2,003 here already\n"
+
+
+def test_warming_can_be_interrupted(environment: None, s3_server: S3Service, s3_bucket: str, filled: Any) -> None:
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        proxy.fail(1000, hold=True, method="GET", match="/large")
+        url = f"s3://{s3_bucket}/prefix"
+        command = [sys.executable, "-m", "fsdriver", "warm", "-r", url, "-o", f"endpoint={proxy.endpoint}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            wait_for(lambda: proxy.held)
+            wait_for(lambda: proxy.count("GET", "/prefix/d/deeper/3") and proxy.count("GET", "/prefix/middle"))
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err.strip() == "fsdriver: interrupted"
+        assert "files in the cache" in out
+    assert main(["warm", "-r", url]) == 0
 
 
 def test_commands_on_the_configured_tree(
