@@ -29,14 +29,19 @@ class Epochs:
         Made with mode 0600 when missing, and enlarged when shorter.
     slots : int
         Counters; the same number in all processes.
+
+    Raises
+    ------
+    OSError
+        The file cannot be made: its disk is full, for one.
     """
 
     def __init__(self, path: Path, slots: int = 65536) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if os.fstat(descriptor).st_size < slots * 8:
-                os.ftruncate(descriptor, slots * 8)
+            # All blocks at once: a store through the mapping that finds the disk full would end the process (SIGBUS).
+            os.posix_fallocate(descriptor, 0, slots * 8)
             self._memory = mmap.mmap(descriptor, slots * 8)
         finally:
             os.close(descriptor)

@@ -357,8 +357,7 @@ class Directories:
     def touch(self, path: str) -> None:
         """Tell other processes that a directory changed in a way this process already knows."""
         with self.lock:
-            directory = self.at(path)
-            self._bump(directory)
+            self._bump(self.at(path))
 
     def made_empty(self, path: str, entry: Entry) -> None:
         """A directory was just made here: its listing is known to be empty."""
@@ -379,8 +378,7 @@ class Directories:
             prefix = f"{path}/" if path else ""
             doomed = [p for p in self._directories if p == path or p.startswith(prefix)] if below else [path]
             for p in doomed:
-                directory = self._directories.pop(p, None)
-                if directory is not None:
+                if (directory := self._directories.pop(p, None)) is not None:
                     self._weight -= directory.weighed
 
     def forget_entry(self, path: str) -> None:
@@ -395,7 +393,7 @@ class Directories:
 
     @contextlib.contextmanager
     def telling_later(self) -> Iterator[None]:
-        """Tell other processes when the block has ended: before, the journal does not show them what changed."""
+        """Tell other processes when the block has ended; one that fails changed nothing, and what it touched is forgotten."""
         with self.lock:
             if self._untold is not None:
                 yield
@@ -403,6 +401,10 @@ class Directories:
             untold = self._untold = {}
             try:
                 yield
+            except BaseException:
+                for path in [path for path, known in self._directories.items() if id(known) in untold]:
+                    self.forget(path)
+                raise
             finally:
                 self._untold = None
                 for directory in untold.values():

@@ -191,12 +191,16 @@ class InPlace(Reading):
             paths = entry.links or (path,)
             # One row is one statement, which is a transaction by itself.
             alone = not (durable or entry.links or staged.held)
-            with nullcontext() if alone else self.journal.transaction(durable=durable):
-                for name in paths:
-                    base = self._base(name, staged, first=name == path)
-                    self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
-                    if staged.held and not hold:
-                        self.journal.forget_held(self.backend.identity, self.key(name))
+            try:
+                with nullcontext() if alone else self.journal.transaction(durable=durable):
+                    for name in paths:
+                        base = self._base(name, staged, first=name == path)
+                        self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
+                        if staged.held and not hold:
+                            self.journal.forget_held(self.backend.identity, self.key(name))
+            except OSError:
+                staged.committed = None  # nothing is journaled: the next commit begins anew
+                raise
             staged.held = hold
             for name in paths:
                 if hold:
@@ -251,6 +255,8 @@ class InPlace(Reading):
             with self.memory.lock:
                 # The uploader, once it is done, looks under this lock who has the file open: one of the two seals it.
                 staging.release(staged)
+                if path is not None:
+                    self._give_up(path, where)
                 known = self.cached(path) if path is not None else None
                 pending = (known is not None and known.staging == where) or self.journal.uses(where)
         if pending:
@@ -267,3 +273,11 @@ class InPlace(Reading):
             staging.remove(where)
         if staged.replaces is not None:
             self.drop_staging(staged.replaces)
+
+    def _give_up(self, path: str, staging: str) -> None:
+        """A file that is closed, and that could not be journaled, is as if it had not been written; who closed it was told."""
+        written = self.uncommitted.get(path)
+        if written is not None and written.entry.staging == staging:
+            for name in written.entry.links or (path,):
+                self.uncommitted.pop(name, None)
+                self.memory.forget_entry(name)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fsdriver.errors import ConfigError
+from fsdriver.errors import ConfigError, FsdriverError, NoSpace
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,10 @@ class Catalog:
     ------
     ConfigError
         Written by a newer fsdriver: refused, never rewritten.
+    NoSpace
+        The file system of the state directory is full. So do all methods that change something, or begin to.
+    FsdriverError
+        The database cannot be read or written for another reason; from all methods as well.
 
     Attributes
     ----------
@@ -77,19 +81,28 @@ class Catalog:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.touch(mode=0o600, exist_ok=True)
         self.lock = threading.RLock()
         self._depth = 0
         self._seq = 0
         self._after: list[Callable[[], None]] = []
         self.owner = ""
         _catalogs.add(self)
+        path.touch(mode=0o600, exist_ok=True)
         self._db = sqlite3.connect(
             path, check_same_thread=False, isolation_level=None, timeout=30, cached_statements=256
         )
+        try:
+            self._prepare()
+            self.owner = f"{self._identity():08x}-"
+        except sqlite3.OperationalError as error:
+            raise self._explained(error) from error
+
+    def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > SCHEMA_VERSION:
-            raise ConfigError(f"catalog has schema {version}, known is {SCHEMA_VERSION}; upgrade fsdriver", str(path))
+            raise ConfigError(
+                f"catalog has schema {version}, known is {SCHEMA_VERSION}; upgrade fsdriver", str(self.path)
+            )
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         self._db.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
@@ -101,7 +114,6 @@ class Catalog:
                 if self._db.execute("SELECT count(*) FROM sequence").fetchone()[0] == 0:
                     self._db.execute("INSERT INTO sequence VALUES (0)")
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        self.owner = f"{self._identity():08x}-"
 
     def _identity(self) -> int:
         """A random number that the database keeps."""
@@ -130,13 +142,16 @@ class Catalog:
                 self._depth = 1
                 try:
                     yield
+                    self._db.execute("COMMIT")
                 except BaseException:  # a cancellation, or an interrupt, leaves no half of the changes either
-                    self._db.execute("ROLLBACK")
+                    if self._db.in_transaction:  # SQLite itself ends one that finds the disk full
+                        self._db.execute("ROLLBACK")
                     self._after.clear()
                     raise
                 finally:
                     self._depth = 0
-                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise self._explained(error) from error
             finally:
                 if durable:
                     self._db.execute("PRAGMA synchronous=NORMAL")
@@ -146,6 +161,17 @@ class Catalog:
                 except OSError as error:
                     # It is about files that nobody needs any more; the next start looks for them.
                     log.warning("after a change of the journal: %s", error)
+
+    def _explained(self, error: sqlite3.OperationalError) -> FsdriverError:
+        """What a failure of the database means to who asked for something: nothing of it was written."""
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+            text = (
+                "the file system of the state directory is full, so that no change can be journaled; free space there"
+            )
+            return NoSpace(text, str(self.path))
+        return FsdriverError(
+            f"the journal cannot be used ({error}); look at the disk of the state directory", str(self.path)
+        )
 
     def after_commit(self, act: Callable[[], None]) -> None:
         """Do something when the transaction under way has been committed; not at all if it is rolled back."""
@@ -158,17 +184,26 @@ class Catalog:
     def rows(self, statement: str, values: Sequence[object] = ()) -> Sequence[tuple[Any, ...]]:
         """All rows that a statement returns."""
         with self.lock:
-            return self._db.execute(statement, values).fetchall()
+            try:
+                return self._db.execute(statement, values).fetchall()
+            except sqlite3.OperationalError as error:
+                raise self._explained(error) from error
 
     def exists(self, statement: str, values: Sequence[object] = ()) -> bool:
         """Whether a statement returns any row."""
         with self.lock:
-            return self._db.execute(statement, values).fetchone() is not None
+            try:
+                return self._db.execute(statement, values).fetchone() is not None
+            except sqlite3.OperationalError as error:
+                raise self._explained(error) from error
 
     def change(self, statement: str, values: Sequence[object] = ()) -> int:
         """Carry a statement out; returns how many rows it changed."""
         with self.lock:
-            return self._db.execute(statement, values).rowcount
+            try:
+                return self._db.execute(statement, values).rowcount
+            except sqlite3.OperationalError as error:
+                raise self._explained(error) from error
 
     def change_many(self, statement: str, values: Iterable[Sequence[object]]) -> None:
         """Carry a statement out for each of several sets of values."""

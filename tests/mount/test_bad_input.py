@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import MountedTree, TreeMaker, fails_with
+from tests.mount.conftest import MountedTree, TreeMaker, fails_with, make_tree
 
 MIB = 1 << 20
 
@@ -207,6 +207,52 @@ def test_a_full_cache_disk(trees: TreeMaker, tmp_path: Path, kind: str, request)
     assert (tree.root / "before").read_bytes() == b"written before"
     assert (tree.root / "after").read_bytes() == b"written after" * 1000
     assert (tree.root / "large").read_bytes() == large
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+@pytest.mark.parametrize("write", ["back", "through"])
+def test_a_full_state_disk(trees: TreeMaker, kind: str, write: str, request):
+    """Nothing can be journaled: what changes something fails with ENOSPC and has changed nothing; reading goes on."""
+    tree = make_tree(kind, trees, request)
+    with small_disk(tree.places / "state", "size=8m"):
+        tree.mount(f"write={write}")
+        try:
+            old, seen = tree.root / "old", tree.root / "d" / "seen"
+            seen.parent.mkdir()
+            seen.write_bytes(b"seen")
+            old.write_bytes(b"old")
+            tree.command("sync", str(tree.root))
+            filler = tree.places / "state" / "filler"
+            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+                while file.write(bytes(4096)):
+                    pass
+            for change in (
+                lambda: (tree.root / "new").write_bytes(b"new"),
+                lambda: old.write_bytes(b"rewritten"),
+                lambda: old.rename(tree.root / "renamed"),
+                lambda: seen.parent.rename(tree.root / "moved"),
+                lambda: old.chmod(0o600),
+                (tree.root / "made").mkdir,
+                seen.unlink,
+            ):
+                with fails_with(errno.ENOSPC):
+                    change()
+            assert sorted(os.listdir(tree.root)) == ["d", "old"]
+            assert os.listdir(seen.parent) == ["seen"]
+            assert old.read_bytes() == b"old"
+            assert old.stat().st_mode & 0o777 == 0o644
+            assert seen.read_bytes() == b"seen"
+            filler.unlink()
+            (tree.root / "after").write_bytes(b"after")
+            old.rename(tree.root / "renamed")
+            tree.umount()
+        finally:
+            tree.end()
+    tree.forget_everything()
+    tree.mount()
+    assert sorted(os.listdir(tree.root)) == ["after", "d", "renamed"]
+    assert (tree.root / "renamed").read_bytes() == b"old"
+    assert (tree.root / "after").read_bytes() == b"after"
 
 
 # -- names and keys ----------------------------------------------------------------------------------------------------
