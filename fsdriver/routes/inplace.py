@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -182,6 +184,7 @@ class InPlace(Reading):
         with self.memory.lock:
             fresh = self.uncommitted.get(path)
             entry = fresh.entry if fresh is not None else self.cached(path) or known
+            again = staged.written
             staged.committed, staged.written, staged.digest = signature(staged.descriptor), True, None
             size, mtime_ns = staged.committed
             entry = altered(
@@ -190,9 +193,11 @@ class InPlace(Reading):
             )  # fmt: skip
             paths = entry.links or (path,)
             # One row is one statement, which is a transaction by itself.
-            alone = not (durable or entry.links or staged.held)
+            alone = not (durable or entry.links or staged.held or again)
             try:
                 with nullcontext() if alone else self.journal.transaction(durable=durable):
+                    if again:
+                        self._learn_what_others_sent(staged, paths)
                     for name in paths:
                         base = self._base(name, staged, first=name == path)
                         self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
@@ -213,6 +218,15 @@ class InPlace(Reading):
         if not hold:
             await self.settle(paths)
         return entry
+
+    def _learn_what_others_sent(self, staged: StagedFile, paths: Iterable[str]) -> None:
+        """What was committed before may be on the store already by another process; what is written next replaces that."""
+        sent = self.journal.sent_by_others(str(staged.path))
+        staged.versions.update(sent)
+        for name in paths:
+            written, version = self.uncommitted.get(name), sent.get(self.key(name))
+            if written is not None and version is not None:
+                self.uncommitted[name] = replace(written, base=version)
 
     def _base(self, name: str, staged: StagedFile, *, first: bool) -> str | None:
         """Version the store holds under one name of a staged file, as far as this process made or read it."""
@@ -273,6 +287,8 @@ class InPlace(Reading):
             staging.remove(where)
         if staged.replaces is not None:
             self.drop_staging(staged.replaces)
+        if staged.written:
+            self.journal.forget_sent(where)
 
     def _give_up(self, path: str, staging: str) -> None:
         """A file that is closed, and that could not be journaled, is as if it had not been written; who closed it was told."""

@@ -21,7 +21,7 @@ from fsdriver.errors import ConfigError, FsdriverError, NoSpace
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS pending (
@@ -44,6 +44,9 @@ CREATE TABLE IF NOT EXISTS attributes (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS uploads (
     store TEXT NOT NULL, key TEXT NOT NULL, handle TEXT NOT NULL, owner TEXT NOT NULL, PRIMARY KEY (store, key, handle)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sent (
+    staging TEXT NOT NULL, key TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (staging, key)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
 """

@@ -9,7 +9,7 @@ uploader's lock carries rows out, all others enqueue.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -294,6 +294,25 @@ class Journal(Catalog):
             )
             if not stands:
                 self.finish(row, row.base)
+
+    # -- files that another process has open ---------------------------------------------------------------------------
+
+    def tell_writer(self, staging: str, key: str, version: str) -> None:
+        """The store now holds bytes of a staging file that another process has open: it will ask for the version."""
+        self.change("INSERT OR REPLACE INTO sent VALUES (?,?,?)", (staging, key, version))
+
+    def sent_by_others(self, staging: str) -> Mapping[str, str]:
+        """Key → version of what other processes sent of a staging file."""
+        return dict(self.rows("SELECT key, version FROM sent WHERE staging=?", (staging,)))
+
+    def forget_sent(self, staging: str) -> None:
+        """Nobody has a staging file open any more."""
+        if self.exists("SELECT 1 FROM sent WHERE staging=?", (staging,)):
+            self.change("DELETE FROM sent WHERE staging=?", (staging,))
+
+    def told_writers(self) -> Sequence[str]:
+        """Staging files for which `tell_writer` was called."""
+        return [staging for (staging,) in self.rows("SELECT DISTINCT staging FROM sent")]
 
     def _rows(self, where: str, values: tuple[object, ...]) -> Sequence[Pending]:
         return [_pending(*row) for row in self.rows(f"SELECT {_COLUMNS} FROM pending WHERE {where}", values)]

@@ -41,6 +41,9 @@ def is_dead(name: str) -> bool:
 
 def sweep_staging(staging: Staging, journal: Journal) -> int:
     """Remove staging files of dead processes that no row needs and nobody has open; returns how many."""
+    for told in journal.told_writers():
+        if not staging.is_open(told):
+            journal.forget_sent(told)
     removed = 0
     for entry in os.scandir(staging.directory):
         _, _, rest = entry.name.partition("-")

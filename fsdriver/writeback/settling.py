@@ -128,6 +128,8 @@ class Settler:
                 if opened is not None and one.signature is not None:
                     opened.uploaded = one.signature
                     opened.versions[row.key] = one.version
+                if opened is None and row.staging and self._staging.is_open(row.staging):
+                    self._journal.tell_writer(row.staging, row.key, one.version)
                 last = self._journal.finish(row, one.version)
                 # A row of a file that was opened for writing meanwhile may stand for a frozen copy by now.
                 staging = row.staging if last is None else last.staging
