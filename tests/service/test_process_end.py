@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fsdriver import engine as engines
 from fsdriver.config import Config
-from fsdriver.engine import open_engine
+from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes
 from fsdriver.runtime import spawn
 from fsdriver.testing.servers import S3Service
@@ -44,9 +49,26 @@ def test_what_is_owed_at_the_end_is_sent(config: str, what: str, request: pytest
     assert not open_engine(Config.model_validate(tree)).owes()
 
 
-@pytest.mark.usefixtures("tier_places")
-def test_a_store_that_takes_nothing_holds_up_no_other(s3_server: S3Service, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attribute objects of the second route are sent only because all is to be sent: nothing else asks for them here."""
+@dataclass
+class Two:
+    """Trees over a store that takes nothing before it is told to, and over one that does."""
+
+    proxy: FaultyProxy
+    stores: dict[str, dict[str, Any]]
+    routes: dict[str, dict[str, Any]]
+
+    def engine(self, *names: str) -> Engine:
+        """An engine with some of the two routes, each owing a file; what the free one owes is no more than attributes."""
+        tree = {"backend": {n: self.stores[n] for n in names}, "route": [self.routes[n] for n in names]}
+        engine = open_engine(Config.model_validate(tree))
+        for route in engine.routes:
+            write(route, "f", b"content", Changes(mode=0o640))
+        return engine
+
+
+@pytest.fixture
+def two(tier_places: Path, s3_server: S3Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[Two]:
+    """Attribute objects are sent only because all is to be sent: nothing else asks for them here."""
     monkeypatch.setattr("fsdriver.writeback.flushing.MARKED_QUIET", 3600.0)
     monkeypatch.setattr("fsdriver.writeback.flushing.MARKED_BUSY", 3600.0)
     keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
@@ -55,18 +77,36 @@ def test_a_store_that_takes_nothing_holds_up_no_other(s3_server: S3Service, monk
             name: {"url": f"s3://{s3_server.create_bucket()}", "endpoint": endpoint, **keys}
             for name, endpoint in (("held", proxy.endpoint), ("free", s3_server.endpoint))
         }
-        routes = [
-            {"path": "/held", "tiers": ["held"], "write": "back"},
-            {"path": "/free", "tiers": ["free"], "write": "through"},
-        ]
-        engine = open_engine(Config.model_validate({"backend": stores, "route": routes}))
-        held, free = engine.routes
+        routes = {
+            name: {"path": f"/{name}", "tiers": [name], "write": write}
+            for name, write in (("held", "back"), ("free", "through"))
+        }
         proxy.fail(100, hold=True, method="PUT")
-        for route in (held, free):
-            write(route, "f", b"content", Changes(mode=0o640))
-        assert free.marked
-        draining = spawn(engine.drain(60))
-        wait_for(lambda: not free.marked)
-        assert not draining.done()
+        yield Two(proxy, stores, routes)
         proxy.release()
-        draining.result(60)
+
+
+def test_a_store_that_takes_nothing_holds_up_no_other(two: Two) -> None:
+    engine = two.engine("held", "free")
+    _, free = engine.routes
+    assert free.marked
+    draining = spawn(engine.drain(60))
+    wait_for(lambda: not free.marked)
+    assert not draining.done()
+    two.proxy.release()
+    draining.result(60)
+
+
+def test_engines_of_one_process_end_together(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "DRAIN_AT_EXIT", 60.0)
+    held, (free,) = two.engine("held"), two.engine("free").routes
+    assert free.marked
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(engines._at_exit)
+        try:
+            wait_for(lambda: not free.marked, seconds=30)
+            assert not ending.done()
+        finally:
+            two.proxy.release()
+        ending.result(60)
+    assert not held.owes()
