@@ -92,7 +92,7 @@ def run(coroutine: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     future = asyncio.run_coroutine_threadsafe(coroutine, get_loop())
     try:
         return future.result(timeout)
-    except BaseException:
+    except BaseException:  # an interrupt too: nobody takes the result any more
         future.cancel()
         raise
 

@@ -78,7 +78,7 @@ class KernelTransport:
         device = devices.open_and_mount(self._request)
         try:
             self._connect(device)
-        except BaseException:
+        except BaseException:  # an interrupt leaves no dead mount either
             devices.unmount(self._request.directory, lazy=True)
             raise
 

@@ -83,7 +83,7 @@ class OpenFiles:
             try:
                 if kill:
                     await self.kill_privileges(node)
-            except BaseException:
+            except BaseException:  # an open that was interrupted holds nothing either
                 state.writers -= writable
                 await self._close(node, state)
                 raise
@@ -148,7 +148,7 @@ class OpenFiles:
             state.staged = route.new_file()
             try:
                 entry = await route.create(path, state.staged, Changes())
-            except BaseException:
+            except BaseException:  # an open that was interrupted holds nothing either
                 await route.release(None, state.staged)
                 raise
         elif writable:

@@ -125,7 +125,7 @@ class MountServer:
         try:
             run(self._control.start())
             self.engine.resume()
-        except BaseException:
+        except BaseException:  # an interrupt leaves no dead mount either
             devices.unmount(self.directory, lazy=True)
             raise
         self.state = "mounted"

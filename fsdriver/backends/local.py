@@ -237,7 +237,7 @@ class LocalBackend(Backend):
                 writing.publish()
                 self._publish(key, temporary, os.path.basename(path), parent, if_version)
                 return info_of(key, os.fstat(descriptor), None, read_metadata(descriptor) if self.tree.xattrs else {})
-            except BaseException:
+            except BaseException:  # an interrupt leaves no unfinished file either
                 discard(temporary, parent)
                 raise
             finally:

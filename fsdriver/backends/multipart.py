@@ -76,7 +76,7 @@ async def upload(
         if backend.uploads is not None:
             backend.uploads.ended(key, handle)
         return replace(info, metadata=dict(metadata or {}))
-    except BaseException:
+    except BaseException:  # a cancelled upload leaves no parts either
         await asyncio.shield(_abort(backend, key, handle))
         raise
 

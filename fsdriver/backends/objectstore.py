@@ -16,7 +16,7 @@ import obstore
 from obstore.store import S3Store
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
-from fsdriver.backends.s3_errors import failure_of, to_error
+from fsdriver.backends.s3_errors import failure_of, is_panic, to_error
 from fsdriver.backends.s3_now import PATIENCE, Immediate
 from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.s3_sdk import Sdk, is_plain
@@ -299,9 +299,8 @@ class ObjectStoreBackend(Backend):
                 self._bucket_seen = time.monotonic()
             raise to_error(failure, key, self.container, self.location) from error
         except BaseException as error:
-            # A panic of the Rust client is raised past Exception; a cancellation is not ours to translate.
-            if type(error).__name__ != "PanicException":
-                raise
+            if not is_panic(error):
+                raise  # a cancellation is not ours to translate
             raise BackendError(f"the client failed on this request: {error}", key) from error
         self._bucket_seen = time.monotonic()
         return result

@@ -95,6 +95,11 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(number, label, message.group(1) if message else text.split("\n", 1)[0])
 
 
+def is_panic(error: BaseException) -> bool:
+    """Obstore's Rust code panicked, which is raised past Exception."""
+    return type(error).__name__ == "PanicException"
+
+
 def _transport(name: str, text: str, kind: str) -> str:
     """Kind of a failure without an answer, from obstore's ``kind:``, or the class names of botocore and urllib3."""
     if "Timeout" in name or kind == "Timeout" or "TimedOut" in text:

@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 import obstore
 
 from fsdriver.backends.model import ABSENT, Counters, ObjectInfo
+from fsdriver.backends.s3_errors import is_panic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,7 +132,7 @@ class Immediate:
             _log.debug("%s: one attempt to %s it at once failed: %s", key, operation, error)
             return None
         except BaseException as error:
-            if type(error).__name__ != "PanicException":
+            if not is_panic(error):
                 raise
             return None
         self._answered()
@@ -175,7 +176,7 @@ class _Signed:
             connection.request(method, str(urlsplit(request.url).path), b"", dict(request.headers.items()))
             answer = connection.getresponse()
             body = answer.read()
-        except BaseException:
+        except BaseException:  # whatever it was: the connection is in the middle of an answer
             connection.close()
             raise
         self._keep(connection)

@@ -290,7 +290,7 @@ class Sdk:
                 finally:
                     executor.shutdown(wait=True, cancel_futures=True)
             return self.complete(target, upload, parts, if_version)
-        except BaseException:
+        except Exception:
             self.abort(target, upload)
             raise
 

@@ -246,7 +246,7 @@ class Transfer(Face):
                         await copy_bytes(descriptor, file.fileno(), reader.size, callback)
                     else:
                         await _stream(reader, file.write, callback)
-            except BaseException:
+            except BaseException:  # a cancelled transfer leaves no half of a file either
                 await _blocking(partial(Path(lpath).unlink, missing_ok=True))
                 raise
 

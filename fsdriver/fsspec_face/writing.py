@@ -130,7 +130,7 @@ class _Publishing:
             return
         try:
             super().close()  # type: ignore[misc]
-        except BaseException:
+        except BaseException:  # an interrupt publishes no half of a file either
             self._publication.drop()
             raise
         if self.raw.failure is not None:
@@ -224,7 +224,7 @@ class CompressedFile(io.BufferedIOBase):
         try:
             self._outer.close()
             self._inner.close()
-        except BaseException:
+        except BaseException:  # an interrupt publishes no half of a file either
             self._inner.discard()
             raise
         finally:

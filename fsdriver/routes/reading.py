@@ -130,7 +130,7 @@ class Reading(NameChanges):
             try:
                 for offset in range(0, reader.size, 8 << 20):
                     write_all(descriptor, await reader.read(offset, min(8 << 20, reader.size - offset)), offset)
-            except BaseException:
+            except BaseException:  # a cancelled copy leaves nothing either
                 self.services.staging.remove(target)
                 raise
             finally:

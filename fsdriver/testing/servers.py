@@ -228,7 +228,7 @@ class SeaweedFS:
         )
         try:
             _wait_until_ready(service, process)
-        except BaseException as error:
+        except BaseException as error:  # an interrupt leaves no server either
             _end(process.pid)
             if isinstance(error, BackendError):
                 tail = log.read_text(errors="replace")[-2000:]

@@ -99,7 +99,7 @@ class Items:
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute(_CREATE)
             db.execute(f"PRAGMA user_version={SCHEMA}")
-        except BaseException:
+        except (sqlite3.Error, ConfigError):
             db.close()
             raise
         return db

@@ -292,7 +292,7 @@ class Staging:
                     remaining -= done
                 if remaining:
                     raise Stale("it was cut short while it was copied", str(path))
-            except BaseException:
+            except BaseException:  # an interrupt leaves nothing either
                 self.remove(target)
                 raise
         return target

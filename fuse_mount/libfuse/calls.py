@@ -66,7 +66,7 @@ class Calls:
         request = Request(opcode, 0, nodeid, uid, gid, pid, memoryview(body))
         try:
             return self._carry_out(self._operations[opcode], request) or b""
-        except BaseException as error:
+        except BaseException as error:  # libfuse is told an errno, whatever it was; Rust's panics too
             raise self.failed(error) from error
 
     def _carry_out(self, operation: Operation, request: Request) -> Reply:

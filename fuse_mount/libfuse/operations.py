@@ -255,7 +255,7 @@ class PathOperations:
             handle = self._file(fi)
             data = handle.data[offset : offset + size] if handle.data is not None else _read(handle, offset, size)
             return bytes(data)
-        except BaseException as error:
+        except BaseException as error:  # see `Calls.__call__`
             raise self.calls.failed(error) from error
 
     def write(self, _path: str | None, data: bytes, offset: int, fi: Any) -> int:
@@ -266,7 +266,7 @@ class PathOperations:
             if state is None or state.staged is None:
                 raise Stale("it is not open for writing")
             write_all(state.staged.fileno(), data, offset)
-        except BaseException as error:
+        except BaseException as error:  # see `Calls.__call__`
             raise self.calls.failed(error) from error
         return len(data)
 

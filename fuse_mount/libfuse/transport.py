@@ -77,7 +77,7 @@ class LibfuseTransport:
             if not self._operations.ready.wait(INIT_PATIENCE) or self._ended.is_set():
                 raise FsdriverError(self._failure or "the kernel did not begin to speak", self._request.directory)
             devices.set_read_ahead(self._request.directory, self._options.read_ahead)
-        except BaseException:
+        except BaseException:  # an interrupt leaves no dead mount either
             self._abandon()
             raise
 

@@ -114,7 +114,7 @@ async def _create(fs: FileSystem, parent: Node, name: str, flags: int, mode: int
         if flags & os.O_EXCL:
             raise
         return await _open_existing(fs, parent, name, flags)
-    except BaseException:
+    except BaseException:  # a call that was interrupted leaves no staging file either
         await route.release(None, staged)
         raise
     fs.table.unlink(parent, name)
@@ -135,7 +135,7 @@ async def _open_existing(fs: FileSystem, parent: Node, name: str, flags: int) ->
     node = fs.table.lookup(parent, name, entry)
     try:
         opened = await _open(fs, node, flags, kill=False)
-    except BaseException:
+    except BaseException:  # the kernel is told of no node, and forgets none; an interrupted call too
         fs.table.forget(node.nodeid, 1)
         raise
     assert isinstance(opened, bytes)

@@ -63,7 +63,7 @@ def lookup(fs: FileSystem, request: Request) -> Answer:
 async def _finish_special(fs: FileSystem, node: Node) -> Reply:
     try:
         return fs.entry_reply(node, await fs.entry(node))
-    except BaseException:
+    except BaseException:  # the kernel is told of no node, and forgets none; an interrupted call too
         fs.table.forget(node.nodeid, 1)
         raise
 
