@@ -54,18 +54,14 @@ class Listing(Entries):
 
     Parameters
     ----------
-    backend : Backend
-    prefix : str
-        Key prefix of the route's root, without slashes at its ends.
+    backend, prefix, defaults, foreign_metadata
+        See `Entries`. Where user metadata are asked for, a stat of an object without attribute record costs one HEAD.
     journal : Journal
     epochs : Epochs
-    defaults : Defaults
     ttl, negative_ttl : float
         Seconds.
     posix : bool
         Attribute objects are read and written.
-    foreign_metadata : bool
-        A stat of an object without attribute record asks for its user metadata (one HEAD).
     most_remembered : int
         Bytes of memory that names and attributes may take.
     """
@@ -227,7 +223,7 @@ class Listing(Entries):
                     started.attributes_at if self.posix else asked, self._since(asked) if level.prefixes else asked
                 )
                 entries, unverified = self._merge(level, attributes, owed)
-            except BaseException:
+            except BaseException:  # a listing that was cancelled notes no further changes either
                 started.changes = None
                 raise
             if path and not self._exists(level, entries, owed) and not started.changes:
