@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,10 +128,9 @@ class MountedTree:
         """Leave no mount and no process, however the test ended."""
         while _detach(self.root):
             continue
-        deadline = time.monotonic() + 20
-        while (pids := self.daemon_pids()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        for pid in pids:
+        with contextlib.suppress(AssertionError):
+            wait_for(lambda: not self.daemon_pids(), seconds=20)
+        for pid in self.daemon_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -252,6 +250,18 @@ def own_tree(request, trees) -> MountedTree:
     return make_tree(request.param, trees, request)
 
 
+def another_writer(tree: MountedTree, request: pytest.FixtureRequest) -> Foreign:
+    """What another program does to the bucket of a tree of `make_tree`."""
+    s3 = tree.url.startswith("s3:")
+    return Foreign(tree, request.getfixturevalue("s3_server").client() if s3 else None)
+
+
+@pytest.fixture
+def foreign(tree: MountedTree, request: pytest.FixtureRequest) -> Foreign:
+    """Another writer of the bucket of ``tree``."""
+    return another_writer(tree, request)
+
+
 @pytest.fixture
 def proxied(trees: TreeMaker, s3_server) -> Iterator[tuple[MountedTree, FaultyProxy, Foreign]]:
     """An S3 tree behind a proxy, not yet mounted."""
@@ -261,6 +271,17 @@ def proxied(trees: TreeMaker, s3_server) -> Iterator[tuple[MountedTree, FaultyPr
         yield tree, proxy, Foreign(tree, s3_server.client())
         proxy.release()
         tree.end()
+
+
+@contextlib.contextmanager
+def opened(path: Path, flags: int) -> Iterator[int]:
+    """A descriptor; closing it may fail, as the mount has ended by then."""
+    descriptor = os.open(path, flags)
+    try:
+        yield descriptor
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 def kill_daemon(tree: MountedTree) -> None:

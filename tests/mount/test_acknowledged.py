@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import MountedTree, kill_daemon
+from tests.mount.conftest import MountedTree, kill_daemon, opened
 from tests.mount.foreign import Foreign
-from tests.mount.test_health import opened
 from tests.servers import FaultyProxy
 
 Proxied = tuple[MountedTree, FaultyProxy, Foreign]
@@ -39,15 +37,18 @@ def renamed_and_pending(tree: MountedTree, proxy: FaultyProxy) -> None:
     (tree.root / "e").rename(tree.root / "f")
 
 
-EARLIER = [closed_and_stored, closed_and_pending, renamed_and_pending]
-
-
-@pytest.mark.parametrize("earlier", EARLIER)
-def test_a_file_that_is_rewritten_is_renamed(proxied: Proxied, earlier: Callable[..., None]) -> None:
-    """The version that was closed last goes along, and is what a crash leaves until the next close."""
-    tree, proxy, foreign = proxied
+@pytest.fixture(params=[closed_and_stored, closed_and_pending, renamed_and_pending])
+def acknowledged(proxied: Proxied, request: pytest.FixtureRequest) -> Proxied:
+    """Mounted, with ``f`` closed or renamed, and a store that takes nothing more."""
+    tree, proxy, _ = proxied
     tree.mount()
-    earlier(tree, proxy)
+    request.param(tree, proxy)
+    return proxied
+
+
+def test_a_file_that_is_rewritten_is_renamed(acknowledged: Proxied) -> None:
+    """The version that was closed last goes along, and is what a crash leaves until the next close."""
+    tree, proxy, foreign = acknowledged
     with opened(tree.root / "f", AGAIN) as file:
         os.write(file, b"not closed")
         (tree.root / "f").rename(tree.root / "g")
@@ -59,11 +60,8 @@ def test_a_file_that_is_rewritten_is_renamed(proxied: Proxied, earlier: Callable
     assert {key: foreign.get(key) for key in foreign.keys()} == {"g": b"acknowledged"}  # noqa: SIM118
 
 
-@pytest.mark.parametrize("earlier", EARLIER)
-def test_a_file_that_is_rewritten_and_renamed_is_closed(proxied: Proxied, earlier: Callable[..., None]) -> None:
-    tree, proxy, foreign = proxied
-    tree.mount()
-    earlier(tree, proxy)
+def test_a_file_that_is_rewritten_and_renamed_is_closed(acknowledged: Proxied) -> None:
+    tree, proxy, foreign = acknowledged
     (tree.root / "g").write_bytes(b"what the name had before")
     with opened(tree.root / "f", AGAIN) as file:
         os.write(file, b"closed again")
@@ -75,11 +73,8 @@ def test_a_file_that_is_rewritten_and_renamed_is_closed(proxied: Proxied, earlie
     assert files(tree.root) == {"g": b"closed again"}
 
 
-@pytest.mark.parametrize("earlier", EARLIER)
-def test_what_was_synced_since_is_renamed_too(proxied: Proxied, earlier: Callable[..., None]) -> None:
-    tree, proxy, _ = proxied
-    tree.mount()
-    earlier(tree, proxy)
+def test_what_was_synced_since_is_renamed_too(acknowledged: Proxied) -> None:
+    tree, proxy, _ = acknowledged
     with opened(tree.root / "f", AGAIN) as file:
         os.write(file, b"synced")
         os.fsync(file)

@@ -23,9 +23,7 @@ def tree(request, trees: TreeMaker) -> MountedTree:
     return make_tree(request.param, trees, request)
 
 
-def test_no_descriptor_is_left(tree: MountedTree, request) -> None:
-    client = request.getfixturevalue("s3_server").client() if tree.url.startswith("s3:") else None
-    foreign = Foreign(tree, client)
+def test_no_descriptor_is_left(tree: MountedTree, foreign: Foreign) -> None:
     for number in range(FILES):
         foreign.put(f"{number}", b"%d" % number * 1000)
     given = ["-o", ",".join(tree.options)] if tree.options else []

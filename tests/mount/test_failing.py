@@ -16,12 +16,6 @@ def tree(request, trees: TreeMaker) -> MountedTree:
     return make_tree(request.param, trees, request)
 
 
-@pytest.fixture
-def foreign(tree: MountedTree, request) -> Foreign:
-    s3 = tree.url.startswith("s3:")
-    return Foreign(tree, request.getfixturevalue("s3_server").client() if s3 else None)
-
-
 def test_what_is_renamed_had_been_removed_by_another_program(tree: MountedTree, foreign: Foreign) -> None:
     """There is nothing to rename any more: nothing is owed for it for ever."""
     foreign.put("f", b"x" * 1000)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import MountedTree, TreeMaker, make_tree, wait_for
+from tests.mount.conftest import MountedTree, TreeMaker, another_writer, make_tree, wait_for
 from tests.mount.foreign import Foreign
 
 MIB = 1 << 20
@@ -22,12 +22,6 @@ LARGE = 24 * MIB
 def tree(request, trees: TreeMaker) -> MountedTree:
     """Not yet mounted; without passthrough, too."""
     return make_tree(request.param, trees, request)
-
-
-@pytest.fixture
-def foreign(tree: MountedTree, request) -> Foreign:
-    s3 = tree.url.startswith("s3:")
-    return Foreign(tree, request.getfixturevalue("s3_server").client() if s3 else None)
 
 
 def kinds(folder: Path) -> dict[str, str]:
@@ -298,8 +292,7 @@ def test_an_open_file_that_is_gone_is_stale(any_tree: MountedTree, how: str, ttl
     tree, libfuse = any_tree, "transport=libfuse" in any_tree.options
     if libfuse and how == "a directory now":
         pytest.skip("the kernel gives up an inode of libfuse that changes its type: EIO")
-    client = request.getfixturevalue("s3_server").client() if tree.url.startswith("s3:") else None
-    foreign = Foreign(tree, client)
+    foreign = another_writer(tree, request)
     files = {"unread": os.urandom(5000), "partly read": os.urandom(LARGE)}
     for name, data in files.items():
         foreign.put(f"d/{name}", data)

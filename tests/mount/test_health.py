@@ -10,15 +10,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fsdriver.testing.servers import SeaweedFS
-from tests.mount.conftest import MountedTree, TreeMaker, fails_with, kill_daemon, machine_lock, wait_for
-from tests.mount.foreign import Foreign
+from tests.mount.conftest import (
+    MountedTree,
+    TreeMaker,
+    another_writer,
+    fails_with,
+    kill_daemon,
+    machine_lock,
+    opened,
+    wait_for,
+)
 
 MIB = 1 << 20
 OPERATIONS = int(os.environ.get("FSDRIVER_OPERATIONS", "20000"))
@@ -29,17 +36,6 @@ def bucket_of(tree: MountedTree) -> Path:
     return Path(tree.url.removeprefix("file://"))
 
 
-@contextlib.contextmanager
-def opened(path: Path, flags: int) -> Iterator[int]:
-    """A descriptor; closing it may fail, as the mount has ended by then."""
-    descriptor = os.open(path, flags)
-    try:
-        yield descriptor
-    finally:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-
-
 CREATE = os.O_CREAT | os.O_WRONLY
 
 
@@ -48,8 +44,7 @@ CREATE = os.O_CREAT | os.O_WRONLY
 
 def test_sigterm_while_files_are_open_and_uploads_pending(own_tree: MountedTree, request) -> None:
     """What was written is in the bucket when the daemon has ended, whether or not it was closed."""
-    s3 = own_tree.url.startswith("s3:")
-    foreign = Foreign(own_tree, request.getfixturevalue("s3_server").client() if s3 else None)
+    foreign = another_writer(own_tree, request)
     own_tree.mount()
     for number in range(30):
         (own_tree.root / f"{number}").write_bytes(b"%d" % number * 10_000)
@@ -69,8 +64,7 @@ def test_sigterm_while_files_are_open_and_uploads_pending(own_tree: MountedTree,
 
 
 def test_a_lazy_umount_lasts_until_the_last_file_is_closed(own_tree: MountedTree, request) -> None:
-    s3 = own_tree.url.startswith("s3:")
-    foreign = Foreign(own_tree, request.getfixturevalue("s3_server").client() if s3 else None)
+    foreign = another_writer(own_tree, request)
     own_tree.mount()
     (own_tree.root / "read").write_bytes(b"read")
     with (own_tree.root / "f").open("wb", buffering=0) as file, (own_tree.root / "read").open("rb") as reader:
@@ -93,8 +87,7 @@ def test_a_lazy_umount_lasts_until_the_last_file_is_closed(own_tree: MountedTree
 
 def test_a_killed_daemon_loses_nothing_that_was_promised(own_tree: MountedTree, request) -> None:
     """Closed and synced files are there again; open files and directories say ENOTCONN; the same command heals the mount."""
-    s3 = own_tree.url.startswith("s3:")
-    foreign = Foreign(own_tree, request.getfixturevalue("s3_server").client() if s3 else None)
+    foreign = another_writer(own_tree, request)
     own_tree.mount()
     root = own_tree.root
     (root / "d").mkdir()

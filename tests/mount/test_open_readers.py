@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,12 +64,6 @@ def linked_and_removed(root: Path) -> None:
 def tree(request, trees: TreeMaker) -> MountedTree:
     """Not yet mounted."""
     return make_tree(request.param, trees, request)
-
-
-@pytest.fixture
-def foreign(tree: MountedTree, request) -> Foreign:
-    s3 = tree.url.startswith("s3:")
-    return Foreign(tree, request.getfixturevalue("s3_server").client() if s3 else None)
 
 
 def whole(descriptor: int, size: int) -> bytes:
@@ -150,7 +144,9 @@ def test_removing_a_very_large_file_waits_for_its_last_reader(tree: MountedTree,
     tree.umount()
 
 
-def test_a_file_the_cache_cannot_hold_is_removed_after_its_last_close(tree: MountedTree, foreign: Foreign) -> None:
+@contextlib.contextmanager
+def open_larger_than_the_cache(tree: MountedTree, foreign: Foreign) -> Iterator[tuple[int, bytes]]:
+    """Descriptor and bytes of ``f``, read in part."""
     data = os.urandom(24 * MIB)
     foreign.put("f", data)
     (tree.places / "config.toml").write_text('[cache]\nsize = "8MiB"\n')
@@ -158,29 +154,26 @@ def test_a_file_the_cache_cannot_hold_is_removed_after_its_last_close(tree: Moun
     reader = os.open(tree.root / "f", os.O_RDONLY)
     try:
         assert os.pread(reader, 10, 0) == data[:10]
+        yield reader, data
+    finally:
+        os.close(reader)
+
+
+def test_a_file_the_cache_cannot_hold_is_removed_after_its_last_close(tree: MountedTree, foreign: Foreign) -> None:
+    with open_larger_than_the_cache(tree, foreign) as (reader, data):
         (tree.root / "f").unlink()
         tree.command("sync", str(tree.root))
         assert whole(reader, len(data)) == data
-    finally:
-        os.close(reader)
     wait_for(lambda: not foreign.keys())
 
 
 def test_a_file_the_cache_cannot_hold_is_replaced(tree: MountedTree, foreign: Foreign) -> None:
     """What was written goes first; reading on says ESTALE, and it is counted."""
-    data = os.urandom(24 * MIB)
-    foreign.put("f", data)
-    (tree.places / "config.toml").write_text('[cache]\nsize = "8MiB"\n')
-    tree.mount()
-    reader = os.open(tree.root / "f", os.O_RDONLY)
-    try:
-        assert os.pread(reader, 10, 0) == data[:10]
+    with open_larger_than_the_cache(tree, foreign) as (reader, data):
         replaced(tree.root)
         tree.command("sync", str(tree.root))
         assert foreign.get("f") == b"new"
         with fails_with(errno.ESTALE):
             whole(reader, len(data))
-    finally:
-        os.close(reader)
     assert tree.status()["cut_readers"] == 1
     assert (tree.root / "f").read_bytes() == b"new"

@@ -37,9 +37,8 @@ def overwrite(foreign: Foreign, stop: threading.Event) -> None:
 
 
 @pytest.mark.timeout(SECONDS * 2 + 240)
-def test_nobody_sees_a_mixture(tree: MountedTree, request) -> None:
-    client = request.getfixturevalue("s3_server").client() if tree.url.startswith("s3:") else None
-    foreign, stop = Foreign(tree, client), threading.Event()
+def test_nobody_sees_a_mixture(tree: MountedTree, foreign: Foreign) -> None:
+    stop = threading.Event()
     tree.mount("ttl=0.5s", "negative_ttl=0.1s", f"cache.size={CACHE}")
     writer = threading.Thread(target=overwrite, args=(foreign, stop))
     writer.start()

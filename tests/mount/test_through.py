@@ -5,21 +5,12 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import signal
-import time
+
+from tests.mount.conftest import kill_daemon
 
 PREFIX = "p"
 FILES = 40
 KEPT = ("st_mode", "st_uid", "st_gid", "st_size", "st_ino", "st_mtime_ns", "st_atime_ns", "st_ctime_ns")
-
-
-def _end_by_force(tree):
-    (pid,) = tree.daemon_pids()
-    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + 60
-    while tree.daemon_pids():
-        assert time.monotonic() < deadline, "the daemon does not end"
-        time.sleep(0.02)
 
 
 def _tree(trees, server):
@@ -55,7 +46,7 @@ def test_acknowledged_files_are_whole_when_the_host_is_lost(trees, s3_server):
     work = tree.root / "work"
     work.mkdir()
     seen = _write(work)
-    _end_by_force(tree)
+    kill_daemon(tree)
     tree.forget_everything()
     tree.mount()
     assert _statuses(work) == seen
@@ -109,7 +100,7 @@ def test_publishing_by_link_and_unlink_sends_attributes_together(trees, s3_serve
     assert spent.get("head", 0) == 0
     (work / "first").unlink()
     seen = _statuses(work)
-    _end_by_force(tree)
+    kill_daemon(tree)
     tree.forget_everything()
     tree.mount()
     kept = [KEPT.index(name) for name in KEPT if name != "st_ctime_ns"]
@@ -129,7 +120,7 @@ def test_a_renamed_file_is_whole_when_the_host_is_lost(trees, s3_server):
     (work / "other").write_bytes(b"published")
     os.rename(work / "other", work / "second")
     seen = _statuses(work)
-    _end_by_force(tree)
+    kill_daemon(tree)
     tree.forget_everything()
     tree.mount()
     assert sorted(seen) == ["second", "whole"]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import MountedTree
+from tests.mount.conftest import MountedTree, wait_for
 
 FOLDERS, FILES = 20, 30
 
@@ -19,13 +18,6 @@ def find(directory: Path) -> list[str]:
     """Paths of ``find -ls``, which asks for the attributes of everything."""
     done = subprocess.run(["find", str(directory), "-ls"], capture_output=True, text=True, check=True, timeout=60)
     return [line.split(maxsplit=10)[10] for line in done.stdout.splitlines()]
-
-
-def await_that(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 def spent(tree: MountedTree, before: dict[str, int]) -> dict[str, int]:
@@ -126,9 +118,9 @@ def test_kept_names_end_with_the_time_to_live(foreign):
     tree.mount("ttl=1")
     assert os.listdir(tree.root / "d") == ["old"]
     put("d/new", b"x")
-    await_that(lambda: sorted(os.listdir(tree.root / "d")) == ["new", "old"])
+    wait_for(lambda: sorted(os.listdir(tree.root / "d")) == ["new", "old"])
     put("d/new", b"longer")
-    await_that(lambda: (tree.root / "d" / "new").stat().st_size == 6)
+    wait_for(lambda: (tree.root / "d" / "new").stat().st_size == 6)
 
 
 def test_a_directory_that_stays_open_is_read_again(foreign):
@@ -139,7 +131,7 @@ def test_a_directory_that_stays_open_is_read_again(foreign):
     try:
         assert os.listdir(descriptor) == ["old"]
         put("d/new", b"x")
-        await_that(lambda: sorted(os.listdir(descriptor)) == ["new", "old"])
+        wait_for(lambda: sorted(os.listdir(descriptor)) == ["new", "old"])
     finally:
         os.close(descriptor)
 
@@ -153,4 +145,4 @@ def test_the_kernel_gives_back_every_node(tree, here):
         os.stat(here / "moved")
         os.listdir(here)
         (here / "moved").unlink()
-    await_that(lambda: tree.status()["nodes"] <= kept + 2)
+    wait_for(lambda: tree.status()["nodes"] <= kept + 2)

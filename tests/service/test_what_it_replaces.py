@@ -9,7 +9,6 @@ import contextlib
 import os
 import statistics
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from fsdriver.filesystem import TierFileSystem
 from tests.servers import FaultyProxy
+from tests.waiting import wait_for
 
 MIB = 1 << 20
 
@@ -184,10 +184,7 @@ def test_the_cache_is_bounded(store: Store, side: Callable[..., Any]) -> None:
         return total
 
     # The one read last is on its way to its place, for which another has to go.
-    deadline = time.monotonic() + 5
-    while kept() > 5 * MIB and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert kept() <= 5 * MIB
+    wait_for(lambda: kept() <= 5 * MIB, seconds=5)
 
 
 @both()

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from fsdriver.metadata.anticipation import ENOUGH, PAGES, SOON, Anticipation
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def ask(anticipation: Anticipation, directory: str, times: int) -> list[int]:

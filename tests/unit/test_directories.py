@@ -10,16 +10,10 @@ from fsdriver.attributes import AttributeObject
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
 from fsdriver.metadata.directories import MISSING, Directories
+from tests.clock import Clock
 
 FILE = Entry(Kind.FILE, size=1, version="v1")
 DIRECTORY = Entry(Kind.DIRECTORY)
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

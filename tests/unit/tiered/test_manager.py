@@ -19,21 +19,15 @@ from fsdriver.cache.heat import Uses
 from fsdriver.errors import ConfigError
 from fsdriver.tiered import TieredCacheManager
 from fsdriver.tiered.items import Item
+from tests.clock import Clock
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "cache_vectors.json").read_text())
 DAY = 86400.0
 
 
-class Clock:
-    now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
