@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,6 +18,7 @@ from fsdriver.attributes import AttributeObject
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
 from fsdriver.metadata.directory import NEVER, Directory
+from fsdriver.metadata.telling import Telling
 from fsdriver.names import split
 
 
@@ -80,7 +81,7 @@ class Directories:
         self._directories: OrderedDict[str, Directory] = OrderedDict()
         self._weight = 0
         self._forgotten = NEVER
-        self._untold: dict[int, Directory] | None = None
+        self._telling = Telling(epochs)
 
     def current(self, path: str) -> Directory | None:
         """The directory, unless another process changed it since it was learned; call with the lock held."""
@@ -342,7 +343,7 @@ class Directories:
             if entry is not None and entry.kind is Kind.DIRECTORY:
                 own = self.at(path)
                 own.own, own.own_at = entry, now
-                self._bump(own)
+                self._telling.changed(own)
             elif entry is None:
                 self._drop(path)
             if path:
@@ -351,13 +352,13 @@ class Directories:
                 if directory.changes is not None:
                     directory.changes[name] = entry
                 self._set(directory, name, entry, now)
-                self._bump(directory)
+                self._telling.changed(directory)
                 self._trim(parent)
 
     def touch(self, path: str) -> None:
         """Tell other processes that a directory changed in a way this process already knows."""
         with self.lock:
-            self._bump(self.at(path))
+            self._telling.changed(self.at(path))
 
     def made_empty(self, path: str, entry: Entry) -> None:
         """A directory was just made here: its listing is known to be empty."""
@@ -394,30 +395,13 @@ class Directories:
     @contextlib.contextmanager
     def telling_later(self) -> Iterator[None]:
         """Tell other processes when the block has ended; one that fails changed nothing, and what it touched is forgotten."""
-        with self.lock:
-            if self._untold is not None:
-                yield
-                return
-            untold = self._untold = {}
-            try:
-                yield
-            except BaseException:
-                for path in [path for path, known in self._directories.items() if id(known) in untold]:
-                    self.forget(path)
-                raise
-            finally:
-                self._untold = None
-                for directory in untold.values():
-                    self._bump(directory)
+        with self.lock, self._telling.later(self._undo):
+            yield
 
-    def _bump(self, directory: Directory) -> None:
-        if self._untold is not None:
-            self._untold[id(directory)] = directory
-            return
-        current = directory.epoch == self._epochs.value_at(directory.slot)
-        epoch = self._epochs.bump_at(directory.slot)
-        if current:
-            directory.epoch = epoch
+    def _undo(self, changed: Collection[Directory]) -> None:
+        touched = {id(directory) for directory in changed}
+        for path in [path for path, known in self._directories.items() if id(known) in touched]:
+            self.forget(path)
 
     def _own(self, path: str, now: float) -> tuple[Entry, float] | None:
         directory = self.current(path)
