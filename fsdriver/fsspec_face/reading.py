@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import io
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fsdriver import runtime
 from fsdriver.entry import Entry
+from fsdriver.fsspec_face.base import Face
 from fsdriver.routes.reading import AnyReader
 from fsdriver.writeback.staging import StagedReader
-
-if TYPE_CHECKING:
-    from fsdriver.filesystem import TierFileSystem
 
 FETCHED_BUFFER: Final = 128 << 10
 """Bytes buffered in front of a file that is still being fetched: one block of the cache."""
@@ -111,14 +109,14 @@ class ReadFile(io.BufferedReader):
 
     Attributes
     ----------
-    fs : TierFileSystem
+    fs : Face
     path : str
         As in `TierFileSystem.info`.
     size : int
         Bytes of the version that was opened; a later overwrite does not change what this object reads.
     """
 
-    def __init__(self, fs: TierFileSystem, path: str, entry: Entry, reader: AnyReader | MemoryRaw) -> None:
+    def __init__(self, fs: Face, path: str, entry: Entry, reader: AnyReader | MemoryRaw) -> None:
         self.fs = fs
         self.path = path
         self._entry = entry
@@ -170,7 +168,7 @@ def _own_descriptor(reader: AnyReader) -> int | None:
     return reader.duplicate()
 
 
-def _reopen(fs: TierFileSystem, path: str, position: int) -> Any:
+def _reopen(fs: Face, path: str, position: int) -> Any:
     file = fs.open(path, "rb")
     file.seek(position)
     return file

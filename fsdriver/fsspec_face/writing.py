@@ -11,15 +11,13 @@ import io
 import logging
 import sys
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from fsdriver import runtime
 from fsdriver.errors import BackendError
+from fsdriver.fsspec_face.base import Face
 from fsdriver.fsspec_face.targets import Target
 from fsdriver.writeback.staging import StagedFile
-
-if TYPE_CHECKING:
-    from fsdriver.filesystem import TierFileSystem
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +83,7 @@ class Publication:
 class _Publishing:
     """Life of a file that is written: mixed into the buffered classes of `io`."""
 
-    fs: TierFileSystem
+    fs: Face
     path: str
     autocommit: bool
     _publication: Publication
@@ -94,9 +92,7 @@ class _Publishing:
     raw: Any
     closed: bool
 
-    def begin(
-        self, fs: TierFileSystem, publication: Publication, autocommit: bool, handled: BaseException | None
-    ) -> None:
+    def begin(self, fs: Face, publication: Publication, autocommit: bool, handled: BaseException | None) -> None:
         """Called once, by `open_staged`."""
         self.fs = fs
         self.path = publication.target.path
@@ -247,7 +243,7 @@ class CompressedFile(io.BufferedIOBase):
 
 
 def open_staged(
-    fs: TierFileSystem,
+    fs: Face,
     target: Target,
     staged: StagedFile,
     mode: str,
