@@ -63,13 +63,19 @@ def change(foreign: Foreign) -> None:
     foreign.delete_below("d/directory that goes")
 
 
-def test_changes_show_after_the_ttl(tree: MountedTree, foreign: Foreign) -> None:
+def seen_and_changed(tree: MountedTree, foreign: Foreign, options: str) -> Path:
+    """The directory that was looked at through the mount, and then changed by another writer."""
     prepare(foreign)
-    tree.mount("ttl=0.3s,negative_ttl=0.2s")
+    tree.mount(options)
     folder = tree.root / "d"
     assert kinds(folder) == BEFORE
     assert not (folder / "added").exists()
     change(foreign)
+    return folder
+
+
+def test_changes_show_after_the_ttl(tree: MountedTree, foreign: Foreign) -> None:
+    folder = seen_and_changed(tree, foreign, "ttl=0.3s,negative_ttl=0.2s")
     wait_for(lambda: kinds(folder) == AFTER)
     assert (folder / "added directory" / "deep" / "f").read_text() == "x"
     wait_for(lambda: not (folder / "deleted").exists())
@@ -77,24 +83,14 @@ def test_changes_show_after_the_ttl(tree: MountedTree, foreign: Foreign) -> None
 
 @pytest.mark.parametrize("path", ["", "d"], ids=["whole tree", "directory"])
 def test_changes_show_at_once_after_a_refresh(tree: MountedTree, foreign: Foreign, path: str) -> None:
-    prepare(foreign)
-    tree.mount("ttl=1h,negative_ttl=1h")
-    folder = tree.root / "d"
-    assert kinds(folder) == BEFORE
-    assert not (folder / "added").exists()
-    change(foreign)
+    folder = seen_and_changed(tree, foreign, "ttl=1h,negative_ttl=1h")
     assert kinds(folder) == BEFORE
     tree.command("refresh", str(tree.root / path))
     assert kinds(folder) == AFTER
 
 
 def test_refresh_of_one_file(tree: MountedTree, foreign: Foreign) -> None:
-    prepare(foreign)
-    tree.mount("ttl=1h,negative_ttl=1h")
-    folder = tree.root / "d"
-    assert kinds(folder) == BEFORE
-    assert not (folder / "added").exists()
-    change(foreign)
+    folder = seen_and_changed(tree, foreign, "ttl=1h,negative_ttl=1h")
     for name in ("overwritten", "deleted", "added", "file to directory"):
         tree.command("refresh", str(folder / name))
     assert (folder / "overwritten").read_text() == "new"

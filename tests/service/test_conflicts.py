@@ -23,6 +23,19 @@ def _conflict_is_told(tree: Tree) -> Any:
     return pytest.raises(Stale, match="another writer") if tree.write == "through" else nullcontext()
 
 
+def _settled(tree: Tree) -> Route:
+    """The tree as another host sees it, once the conflict was told to who waits for the store."""
+    if tree.write == "back":
+        with pytest.raises(Stale, match="another writer"):
+            tree.settle()
+    tree.settle()
+    return tree.fresh()
+
+
+def _kept_beside(route: Route, name: str) -> list[bytes]:
+    return [read(route, kept) for kept in names(route) if kept.startswith(f"{name}.conflict-")]
+
+
 def test_overwriting_again_and_again_is_no_conflict(tree: Tree) -> None:
     for number in range(30):
         write(tree.route, "f", str(number).encode())
@@ -43,14 +56,9 @@ def test_a_foreign_overwrite_is_not_lost_and_neither_are_our_bytes(tree: Tree) -
     with _conflict_is_told(tree):
         run(route.commit("f", staged))
     run(route.release("f", staged))
-    if tree.write == "back":
-        with pytest.raises(Stale, match="another writer"):
-            tree.settle()
-    tree.settle()
-    fresh = tree.fresh()
-    kept_as = [name for name in names(fresh) if name.startswith("f.conflict-")]
+    fresh = _settled(tree)
     assert read(fresh, "f") == b"theirs, longer"
-    assert [read(fresh, name) for name in kept_as] == [b"mine"]
+    assert _kept_beside(fresh, "f") == [b"mine"]
 
 
 def test_a_rename_that_loses_to_a_foreign_writer_keeps_the_bytes(tree: Tree) -> None:
@@ -61,12 +69,7 @@ def test_a_rename_that_loses_to_a_foreign_writer_keeps_the_bytes(tree: Tree) -> 
     run(_foreign_put(route, "b", b"theirs"))
     with _conflict_is_told(tree):
         run(route.rename("a", "b"))
-    if tree.write == "back":
-        with pytest.raises(Stale, match="another writer"):
-            tree.settle()
-    tree.settle()
-    fresh = tree.fresh()
-    kept_as = [name for name in names(fresh) if name.startswith("b.conflict-")]
+    fresh = _settled(tree)
     assert read(fresh, "b") == b"theirs"
-    assert [read(fresh, name) for name in kept_as] == [b"ours"]
+    assert _kept_beside(fresh, "b") == [b"ours"]
     assert "a" not in names(fresh)
