@@ -9,6 +9,7 @@ from .epochs import Epochs
 from .files import write_all
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Evicted
+from .partial import Checksum
 from .reader import Reader
 from .stats import CacheStats
 from .ttl import TTLCache
@@ -18,6 +19,7 @@ __all__ = [
     "ARCCache",
     "ARCState",
     "CacheStats",
+    "Checksum",
     "DiskCache",
     "Epochs",
     "Evicted",

@@ -54,15 +54,15 @@ class Adopter:
         self._clock = clock
         self.failed = failed
 
-    def adopt(self, key: ObjectKey, file: LocalFile, path: Path) -> SealedFile:
+    def adopt(self, one: Finished, file: LocalFile) -> SealedFile:
         """Seal an open, shared-locked file; one that cannot be kept stays readable until its last reader closes."""
         try:
             with locks.mutex(self._guard):
-                return self.admit(Finished(key, str(path)), file)
+                return self.admit(one, file)
         except (OSError, sqlite3.Error) as error:
-            self.failed(key, as_os_error(error))
-            path.unlink(missing_ok=True)
-            return unkept(file, key)
+            self.failed(one.key, as_os_error(error))
+            Path(one.path).unlink(missing_ok=True)
+            return unkept(file, one.key)
 
     def admit(self, one: Finished, file: LocalFile, counted: int = 0) -> SealedFile:
         """As `adopt`, under the mutex of the cache directory; ``counted`` of its bytes are in the index already."""

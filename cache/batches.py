@@ -21,7 +21,7 @@ from fsdriver.errors import NoSpace
 from .adoption import Adopter, as_os_error
 from .index import Finished
 from .keys import ObjectKey
-from .partial import checksum
+from .partial import Checksum
 from .scratch import Scratch
 from .space import Space
 
@@ -150,4 +150,4 @@ class Batches:
             if path is not None:
                 Path(path).unlink(missing_ok=True)
             return None
-        return Finished(item.key, path, checksum(item.data))
+        return Finished(item.key, path, Checksum(item.data).digest())

@@ -1,7 +1,7 @@
 """The disk cache of one directory: complete, immutable, version-named files shared by all processes of a user.
 
-`DiskCache` joins the parts: sealed files (`opened`, `sealing`, `locks`), fills (`fill`), the index and eviction. Its
-lock guards the table of fills only and is never held while the disk, the index or the network is waited for.
+`DiskCache` joins the parts: sealed files (`opened`, `sealing`, `locks`), partial ones (`partials`), fills, the index and
+eviction.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from .batches import Batches
 from .eviction import Evictor
 from .files import LocalFile, SealedFile, open_sealed
 from .fill import Fill
+from .fills import Fills
 from .index import Finished, Index
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Manual
@@ -39,6 +40,7 @@ from .scratch import Scratch
 from .sealing import move_out
 from .space import Space
 from .stats import CacheStats, Counts
+from .suspects import Suspects
 from .tier import MemoryTier
 
 _WORKERS: Final = 2
@@ -88,7 +90,6 @@ class DiskCache:
         self._clock = clock
         self._guard = directory / ".lock"
         self._lock = threading.Lock()
-        self._fills: dict[str, Fill] = {}
         self._disk_warned = False
         self._closed = False
         self._workers: ThreadPoolExecutor | None = None
@@ -101,16 +102,26 @@ class DiskCache:
         try:
             self._index = Index(directory / "index.db", self.objects)
             self._scratch.sweep()
+            self._suspects = Suspects(self._index, self.objects, self.counts)
         except (sqlite3.OperationalError, PermissionError) as error:
             raise unusable(directory, error) from error
-        self._opened = OpenFiles(self.objects, self._index, self.counts, clock)
+        self._opened = OpenFiles(self.objects, self._index, self._suspects, self.counts, clock)
         self._evictor = Evictor(self._index, self.objects, size=size, min_free=min_free, counts=self.counts)
         self._adopter = Adopter(
             self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
         )
+        self.fills = Fills(self._opened)
         self.space = Space(self._guard, self._evictor, self._opened)
         self.partials = Partials(
-            self.objects, self._guard, self._index, self._evictor, self._opened, self.space, self._adopter, clock
+            self.objects,
+            self._guard,
+            self._index,
+            self._suspects,
+            self._evictor,
+            self._opened,
+            self.space,
+            self._adopter,
+            clock,
         )
         self.manual = Manual(self._index, self._evictor, self._opened, self.memory, self._guard)
         self.threads = Threads("fsdriver-fetch")
@@ -147,19 +158,12 @@ class DiskCache:
 
     def unfinished(self, store: str) -> Sequence[ObjectKey]:
         """What readers of this process have open of a store and is not all here yet."""
-        if not self._fills:
-            return ()
-        with self._lock:
-            return [fill.key for fill in self._fills.values() if fill.readers and fill.key.store == store]
+        return self.fills.unfinished(store)
 
     def join(self, key: ObjectKey) -> Reader | None:
         """One more reader of an object that is `unfinished`; None if nobody reads it, or all of it is here."""
-        with self._lock:
-            fill = self._fills.get(key.place)
-            if fill is None or not fill.readers:
-                return None
-            fill.readers += 1
-        return Reader(self, key, fill)
+        fill = self.fills.join(key)
+        return None if fill is None else Reader(self, key, fill)
 
     def remembered(self, key: ObjectKey) -> bytes | None:
         """All bytes of a small object, if they are in memory; counted as a use of its file."""
@@ -184,7 +188,9 @@ class DiskCache:
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
-    def seal(self, key: ObjectKey, path: Path, *, keep_open: bool = False) -> Reader | None:
+    def seal(
+        self, key: ObjectKey, path: Path, *, keep_open: bool = False, checksum: bytes | None = None
+    ) -> Reader | None:
         """Adopt a finished local file, which nobody may write any more; ``path`` is gone afterwards.
 
         A file already there for the key is kept instead. One that finds no room is removed (counted as refused).
@@ -195,6 +201,8 @@ class DiskCache:
             On the cache's file system.
         keep_open : bool
             Return a reader of the file, even if it found no room.
+        checksum : bytes
+            `Checksum` of its bytes; needed unless they are on the disk already (fsync).
 
         Raises
         ------
@@ -204,7 +212,7 @@ class DiskCache:
         file = open_sealed(path, key.size)
         if file is None:
             raise Corrupt(f"the file to seal is not one of {key.size} bytes that nobody holds exclusively", str(path))
-        sealed = self._adopter.adopt(key, file, path)
+        sealed = self._adopter.adopt(Finished(key, str(path), checksum), file)
         if keep_open:
             return Reader(self, key, sealed)
         self._opened.release(sealed)
@@ -237,6 +245,8 @@ class DiskCache:
         bool
             False if somebody else has the file open, or it is not in the cache: copy the bytes instead.
         """
+        if key.place in self._suspects:
+            return False
         sealed = reader.sealed if reader is not None else None
         if reader is not None and (sealed is None or sealed.path is None or sealed.pid != os.getpid()):
             return False
@@ -269,7 +279,7 @@ class DiskCache:
             size=self._evictor.size,
             pinned=self._index.pins(),
             open=len(self._opened),
-            filling=len(self._fills),
+            filling=len(self.fills),
             buffers=self.budget.used + self.kept.used,
             memory=self.memory.stats(),
             **asdict(self.counts),
@@ -277,11 +287,8 @@ class DiskCache:
 
     def close(self) -> None:
         """Write down last uses, end the fills, close the index. Open readers of sealed files stay usable."""
-        with self._lock:
-            fills = list(self._fills.values())
-            self._fills.clear()
         self._closed = True
-        for fill in fills:
+        for fill in self.fills.take_all():
             fill.stop()
             if fill.large is not None and (partial := fill.large.partial) is not None:
                 self.partials.leave(fill.key, partial)
@@ -310,40 +317,16 @@ class DiskCache:
         if sealed is not None:
             return sealed
         if key.size == 0:
-            return self._adopter.adopt(key, *self.temporary())
-        with self._lock:
-            fill = self._fills.get(key.place)
-            if fill is not None:
-                fill.readers += 1
-                return fill
-        # A fill may have ended since the file was looked for: it is not fetched again for that.
-        sealed = self._opened.again(key)
-        if sealed is not None:
-            return sealed
-        with self._lock:
-            fill = self._fills.get(key.place)
-            if fill is None:
-                stored = key.size <= self._evictor.size
-                if not stored:
-                    self.counts.uncached += 1
-                fill = self._fills[key.place] = Fill(self, key, fetch, stored=stored)
-            fill.readers += 1
-            return fill
+            file, path = self.temporary()
+            return self._adopter.adopt(Finished(key, str(path)), file)
+        return self.fills.attach(key, lambda: self._begin(key, fetch))
 
     def release(self, source: SealedFile | Fill) -> None:
         """A reader of ``source`` has closed."""
         if isinstance(source, SealedFile):
             self._opened.release(source)
-            return
-        with self._lock:
-            source.readers -= 1
-            if source.readers > 0:
-                return
-            settled = source.settled
-        if not settled:
-            source.abandon()
         else:
-            self._let_go(source)
+            self.fills.release(source)
 
     def temporary(self) -> tuple[LocalFile, Path]:
         """An empty file on the cache's file system, to be written and then handed to `seal`."""
@@ -354,42 +337,10 @@ class DiskCache:
         """Somebody had the object open without reading a byte of its file: others have pages of it."""
         self._opened.used(key.place)
 
-    def placed(self, fill: Fill) -> bool:
-        """The file of a fill is in its place: open it for those who read it; False if it has gone again."""
-        with self._lock:
-            if not fill.readers:
-                self._settle(fill)
-                return True
-        sealed = self._opened.again(fill.key)
-        if sealed is None:
-            return False
-        fill.sealed = sealed
-        self.finished(fill)
-        return True
-
-    def finished(self, fill: Fill) -> None:
-        """A fill has its sealed file."""
-        with self._lock:
-            self._settle(fill)
-            unused = fill.readers == 0
-        if unused:
-            self._let_go(fill)
-
-    def retired(self, fill: Fill) -> bool:
-        """Give up a fill that nobody reads; False if somebody came meanwhile."""
-        with self._lock:
-            if fill.readers > 0:
-                return False
-            if self._fills.get(fill.key.place) is fill:
-                del self._fills[fill.key.place]
-            return True
-
     def disk_failed(self, key: ObjectKey, error: OSError) -> None:
         """A fill goes on without the disk."""
         self.counts.uncached += 1
-        with self._lock:
-            if (fill := self._fills.get(key.place)) is not None:
-                fill.disk_error = error
+        self.fills.disk_failed(key, error)
         if not self._disk_warned:
             self._disk_warned = True
             _log.warning(
@@ -414,16 +365,11 @@ class DiskCache:
 
     # -- inner parts -------------------------------------------------------------------------------------------------
 
-    def _settle(self, fill: Fill) -> None:
-        fill.settled = True
-        if self._fills.get(fill.key.place) is fill:
-            del self._fills[fill.key.place]
-
-    def _let_go(self, fill: Fill) -> None:
-        """Nobody reads a finished fill: its file, and so the shared lock on it, closes now."""
-        sealed = fill.let_go()
-        if sealed is not None:
-            self._opened.release(sealed)
+    def _begin(self, key: ObjectKey, fetch: Fetch) -> Fill:
+        stored = key.size <= self._evictor.size
+        if not stored:
+            self.counts.uncached += 1
+        return Fill(self, key, fetch, stored=stored)
 
     def _find(self, key: ObjectKey) -> SealedFile | None:
         sealed = self._opened.find(key)
@@ -443,11 +389,9 @@ class DiskCache:
 
     def after_fork(self) -> None:
         """In a forked child: threads, fills and database connections are the parent's."""
-        for fill in self._fills.values():
-            fill.after_fork()
         self._lock = threading.Lock()
         self._workers = None
-        self._fills = {}
+        self.fills.after_fork()
         self.budget = Budget()
         self.kept = Kept()
         self.memory.after_fork()

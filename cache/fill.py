@@ -106,7 +106,7 @@ class Fill:
         if loop is not None and not loop.is_closed() and self.pid == os.getpid():
             loop.call_soon_threadsafe(self._retire)
         else:
-            self._storage.retired(self)
+            self._storage.fills.retired(self)
 
     def stop(self) -> None:
         """End it, whoever reads."""
@@ -305,7 +305,7 @@ class Fill:
         if not await self._storage.batches.keep(self.key, buffer):
             self.stored = False
             self._keep(request, buffer)
-        elif not self._storage.placed(self):
+        elif not self._storage.fills.placed(self):
             self._settle(request, MISSING)
         elif self.sealed is not None:
             self._settle(request, PRESENT)
@@ -364,13 +364,13 @@ class Fill:
     async def _seal(self) -> None:
         assert self.large is not None
         self.sealed = await self.large.seal()
-        self._storage.finished(self)
+        self._storage.fills.finished(self)
 
     def _retire(self) -> None:
         """Drop the file if nobody reads it and bytes have not arrived; else it is used, or will soon be sealed."""
         missing = next(self.blocks.missing(0, self.key.size, GRAIN), None)
         lacking = not self.stored or missing is not None or (self._active > 0 and self.key.size > WHOLE)
-        if lacking and self._sealing is None and self._storage.retired(self):
+        if lacking and self._sealing is None and self._storage.fills.retired(self):
             self._drop()
 
     def _drop(self) -> None:

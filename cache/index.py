@@ -27,15 +27,21 @@ SCHEMA: Final = 2
 FILE_FORMAT: Final = 1
 """Of a sealed file: the object's bytes and nothing else."""
 BUSY_SECONDS: Final = 30.0
+UNWRITTEN_SECONDS: Final = 600.0
+"""Before the last use: what was sealed earlier has long been written (dirty pages are, after 30 s)."""
 
 _CREATE: Final = """
 CREATE TABLE entries (
     place TEXT PRIMARY KEY, store BLOB, key BLOB, version TEXT, size INTEGER NOT NULL, used REAL NOT NULL,
     format INTEGER NOT NULL, codec TEXT NOT NULL,
-    partial INTEGER NOT NULL DEFAULT 0, checksum BLOB, sealed REAL NOT NULL DEFAULT 0
+    partial INTEGER NOT NULL DEFAULT 0, checksum BLOB, sealed REAL NOT NULL DEFAULT 0,
+    suspect INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX entries_used ON entries (used);
 CREATE INDEX entries_key ON entries (store, key);
+CREATE INDEX entries_suspect ON entries (place) WHERE suspect;
+CREATE TABLE boot (id TEXT NOT NULL);
+INSERT INTO boot VALUES ('');
 CREATE TABLE pins (place TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE totals (bytes INTEGER NOT NULL, entries INTEGER NOT NULL);
 INSERT INTO totals VALUES (0, 0);
@@ -51,6 +57,10 @@ _UPGRADE: Final = (
     "ALTER TABLE entries ADD COLUMN partial INTEGER NOT NULL DEFAULT 0",
     "ALTER TABLE entries ADD COLUMN checksum BLOB",
     "ALTER TABLE entries ADD COLUMN sealed REAL NOT NULL DEFAULT 0",
+    "ALTER TABLE entries ADD COLUMN suspect INTEGER NOT NULL DEFAULT 0",
+    "CREATE INDEX entries_suspect ON entries (place) WHERE suspect",
+    "CREATE TABLE boot (id TEXT NOT NULL)",
+    "INSERT INTO boot VALUES ('')",
 )
 """From schema 1."""
 
@@ -85,7 +95,7 @@ class Finished:
     path : str
         Where it is now.
     checksum : bytes or None
-        `fsdriver.cache.partial.checksum` of its bytes, if that is known.
+        `fsdriver.cache.partial.Checksum` of its bytes, if that is known.
     """
 
     key: ObjectKey
@@ -146,9 +156,9 @@ class Index:
     def add(self, files: Sequence[Finished], now: float) -> None:
         """Record files that are about to be sealed."""
         statement = (
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?) ON CONFLICT (place) DO UPDATE SET"
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?, 0) ON CONFLICT (place) DO UPDATE SET"
             " used = excluded.used, size = excluded.size, partial = 0, checksum = excluded.checksum,"
-            " sealed = excluded.sealed"
+            " sealed = excluded.sealed, suspect = 0"
         )
         rows = [(*_identify(one.key), one.key.size, now, FILE_FORMAT, one.checksum, now) for one in files]
         if len(rows) == 1:
@@ -160,7 +170,7 @@ class Index:
     def hold(self, key: ObjectKey, size: int, now: float) -> None:
         """Count at least ``size`` bytes for a partial file."""
         self._execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 1, NULL, 0) ON CONFLICT (place) DO UPDATE SET"
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 1, NULL, 0, 0) ON CONFLICT (place) DO UPDATE SET"
             " used = excluded.used, size = max(size, excluded.size), partial = 1",
             (*_identify(key), size, now, FILE_FORMAT),
         )
@@ -185,6 +195,28 @@ class Index:
                 "UPDATE entries SET used = max(used, ?) WHERE place = ?",
                 [(used, place) for place, used in uses.items()],
             )
+
+    def suspects(self, boot: str) -> set[str]:
+        """Places of sealed files that may not be on the disk, after marking those of the last boot."""
+        if self._query("SELECT id FROM boot")[0][0] != boot:
+            with self._transaction() as connection:
+                changed = connection.execute("UPDATE boot SET id = ? WHERE id <> ?", (boot, boot)).rowcount
+                if changed:  # else another process was first
+                    connection.execute(
+                        "UPDATE entries SET suspect = 1 WHERE checksum IS NOT NULL"
+                        " AND sealed >= (SELECT max(used) FROM entries) - ?",
+                        (UNWRITTEN_SECONDS,),
+                    )
+        return {str(place) for (place,) in self._query("SELECT place FROM entries WHERE suspect")}
+
+    def clear(self, place: str) -> None:
+        """A file is what was sealed."""
+        self._execute("UPDATE entries SET suspect = 0 WHERE place = ?", (place,))
+
+    def checksum(self, place: str) -> bytes | None:
+        """Of a sealed file, if it was computed."""
+        rows = self._query("SELECT checksum FROM entries WHERE place = ?", (place,))
+        return rows[0][0] if rows else None
 
     def totals(self) -> tuple[int, int]:
         """Bytes and entries."""
@@ -302,7 +334,7 @@ class Index:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {SCHEMA}")
                     connection.executemany(
-                        f"INSERT INTO entries VALUES (?, NULL, NULL, NULL, ?, ?, {FILE_FORMAT}, '', ?, NULL, 0)",
+                        f"INSERT INTO entries VALUES (?, NULL, NULL, NULL, ?, ?, {FILE_FORMAT}, '', ?, NULL, 0, 0)",
                         self._found(),
                     )
                 connection.execute("COMMIT")

@@ -97,7 +97,7 @@ class LargeFetch:
                 return missing
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
-        return None if partial.ended and self._storage.placed(fill) else []
+        return None if partial.ended and self._storage.fills.placed(fill) else []
 
     def unclaim(self, start: int, end: int) -> None:
         """Let others fetch what is still missing."""
@@ -165,7 +165,7 @@ class LargeFetch:
             while partial is None and not fill.settled:
                 partial = await loop.run_in_executor(storage.workers, storage.partials.open, fill.key)
                 if partial is None:
-                    storage.placed(fill)
+                    storage.fills.placed(fill)
         except OSError as error:
             self._give_up(error)
         self._opening = None

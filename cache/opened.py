@@ -13,6 +13,7 @@ from .files import LocalFile, SealedFile, open_sealed
 from .index import Index
 from .keys import ObjectKey
 from .stats import Counts
+from .suspects import INLINE, Suspects
 
 _USES: Final = 512
 _USES_SECONDS: Final = 60.0
@@ -31,16 +32,20 @@ class OpenFiles:
     objects : Path
         The directory of sealed files.
     index : Index
+    suspects : Suspects
     counts : Counts
         ``hits`` and ``misses`` are counted here.
     clock : callable
         Seconds since the epoch.
     """
 
-    def __init__(self, objects: Path, index: Index, counts: Counts, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, objects: Path, index: Index, suspects: Suspects, counts: Counts, clock: Callable[[], float]
+    ) -> None:
         # Text: joining Paths takes as long as the open itself.
         self._root = str(objects)
         self._index = index
+        self._suspects = suspects
         self._counts = counts
         self._clock = clock
         self._lock = threading.Lock()
@@ -74,7 +79,9 @@ class OpenFiles:
         return sealed
 
     def again(self, key: ObjectKey) -> SealedFile | None:
-        """As `find`, for who is counted already."""
+        """As `find`, for who is counted already. A large file that is suspect is left to `Partials.open`."""
+        if self._suspects and key.place in self._suspects and (key.size > INLINE or not self._suspects.cleared(key)):
+            return None
         path = f"{self._root}/{key.place}"
         file = open_sealed(path, key.size)
         return None if file is None else self.register(file, path, key.place)

@@ -199,7 +199,7 @@ class Partial:
         return None
 
     def checksum(self) -> bytes:
-        """Of all bytes; as `checksum` of this module."""
+        """As `Checksum`, of all bytes."""
         return xxhash.xxh3_128_digest(self._map.read(self._sums, _SUM * self._grains))
 
 
@@ -208,6 +208,18 @@ def checksums(data: memoryview) -> bytes:
     return b"".join(xxhash.xxh3_64_digest(data[at : at + GRAIN]) for at in range(0, len(data), GRAIN))
 
 
-def checksum(data: memoryview) -> bytes:
+class Checksum:
     """Of all bytes of an object, 16 bytes: XXH3-128 of the checksums of its grains."""
-    return xxhash.xxh3_128_digest(checksums(data))
+
+    def __init__(self, data: memoryview | None = None) -> None:
+        self._sums = xxhash.xxh3_128()
+        if data is not None:
+            self.add(data)
+
+    def add(self, data: memoryview) -> None:
+        """The next bytes: whole grains, but for the last call."""
+        self._sums.update(checksums(data))
+
+    def digest(self) -> bytes:
+        """Of all that was added."""
+        return self._sums.digest()

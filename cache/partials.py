@@ -21,6 +21,7 @@ from .keys import ObjectKey
 from .opened import OpenFiles
 from .partial import Damaged, Partial, map_of, path_of, remove
 from .space import Space
+from .suspects import Suspects
 
 _STEP: Final = 64 << 20
 """Bytes that are counted in advance: the index is not changed for every block."""
@@ -36,6 +37,7 @@ class Partials:
     objects, guard : Path
         The directory of sealed files, and the mutex of the cache directory.
     index : Index
+    suspects : Suspects
     evictor : Evictor
     opened : OpenFiles
     space : Space
@@ -49,6 +51,7 @@ class Partials:
         objects: Path,
         guard: Path,
         index: Index,
+        suspects: Suspects,
         evictor: Evictor,
         opened: OpenFiles,
         space: Space,
@@ -58,6 +61,7 @@ class Partials:
         self._objects = objects
         self._guard = guard
         self._index = index
+        self._suspects = suspects
         self._evictor = evictor
         self._opened = opened
         self._space = space
@@ -72,6 +76,8 @@ class Partials:
         OSError
         """
         path = path_of(self._objects, key.place)
+        if key.place in self._suspects:
+            self._suspects.cleared(key)
         with self._guarded():
             if (self._objects / key.place).exists():
                 return None

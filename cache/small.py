@@ -107,7 +107,7 @@ class SmallFetch:
         if data is not None:
             self._storage.batches.put(self._fill.key, data, self._kept)
         elif not self._fill.readers:
-            self._storage.retired(self._fill)
+            self._storage.fills.retired(self._fill)
 
     def _give_up(self) -> None:
         self._way = _Way.LOOP
@@ -120,7 +120,7 @@ class SmallFetch:
             spawn(self._keep_in_memory())
             return
         try:
-            there = self._storage.placed(self._fill)
+            there = self._storage.fills.placed(self._fill)
         except OSError as error:
             # Too many open files, most likely. Readers ask on the event loop, and are told if that fails, too.
             _log.warning("%s: its cache file cannot be opened: %s", self._fill.key.label, error)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fsdriver.cache import ARCCache, DiskCache, ObjectKey
+from fsdriver.cache import ARCCache, Checksum, DiskCache, ObjectKey
 from fsdriver.cache.heat import Uses, heat
 
 from .items import Item, Items
@@ -268,14 +268,15 @@ class TieredCacheManager:
             self._drop(replaced)
             return False
         file, path = self._disk.temporary()
+        data = memoryview(content)
         try:
-            file.write(0, memoryview(content))
+            file.write(0, data)
         except OSError:
             path.unlink(missing_ok=True)
             raise
         self._drop(replaced)
         self._make_room(item.size, item.added)
-        self._disk.seal(_key(item), path)
+        self._disk.seal(_key(item), path, checksum=Checksum(data).digest())
         if not self._disk.contains(_key(item)):
             return False
         self._items.put(item)

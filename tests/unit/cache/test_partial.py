@@ -115,7 +115,9 @@ def test_an_index_of_the_first_schema_is_brought_up_to_date(
     run(cache.fill(source.key, source.fetch)).close()
     cache.close()
     with sqlite3.connect(cache.directory / "index.db") as connection:
-        for column in ("partial", "checksum", "sealed"):
+        connection.execute("DROP INDEX entries_suspect")
+        connection.execute("DROP TABLE boot")
+        for column in ("partial", "checksum", "sealed", "suspect"):
             connection.execute(f"ALTER TABLE entries DROP COLUMN {column}")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
