@@ -58,11 +58,13 @@ class Adopter:
         """Seal an open, shared-locked file; one that cannot be kept stays readable until its last reader closes."""
         try:
             with locks.mutex(self._guard):
-                return self.admit(one, file)
+                sealed = self.admit(one, file)
+            self._evictor.ease()
         except (OSError, sqlite3.Error) as error:
             self.failed(one.key, as_os_error(error))
             Path(one.path).unlink(missing_ok=True)
             return unkept(file, one.key)
+        return sealed
 
     def admit(self, one: Finished, file: LocalFile, counted: int = 0) -> SealedFile:
         """As `adopt`, under the mutex of the cache directory; ``counted`` of its bytes are in the index already."""
@@ -72,7 +74,7 @@ class Adopter:
         if present is not None:
             Path(one.path).unlink(missing_ok=True)
             file = present
-        elif self._make_room(key.size - counted):
+        elif self._make_room(key.size - counted, 0 if counted else 1):
             self._index.add([one], self._clock())
             move_in(one.path, target)
         else:
@@ -94,6 +96,7 @@ class Adopter:
         try:
             with locks.mutex(self._guard):
                 done = {one.key.place for one in self._with_room(written) if self._place(one)}
+            self._evictor.ease()
         except (OSError, sqlite3.Error) as error:
             for one in written:
                 self.failed(one.key, as_os_error(error))
@@ -107,12 +110,12 @@ class Adopter:
 
     def _with_room(self, written: Sequence[Finished]) -> Sequence[Finished]:
         """Those that find room, recorded in the index."""
-        if self._make_room(sum(one.key.size for one in written)):
+        if self._make_room(sum(one.key.size for one in written), len(written)):
             self._index.add(written, self._clock())
             return written
         kept = []
         for one in written:
-            if self._make_room(one.key.size):
+            if self._make_room(one.key.size, 1):
                 self._index.add([one], self._clock())
                 kept.append(one)
             else:
@@ -131,11 +134,11 @@ class Adopter:
         move_in(one.path, target)
         return True
 
-    def _make_room(self, size: int) -> bool:
-        if self._evictor.within(size):
+    def _make_room(self, size: int, files: int) -> bool:
+        if self._evictor.within(size, files):
             return True
         self._opened.flush()
-        return self._evictor.make_room(size)
+        return self._evictor.make_room(size, files)
 
 
 def unkept(file: LocalFile, key: ObjectKey) -> SealedFile:

@@ -23,7 +23,8 @@ from fsdriver.threads import Threads
 from . import forking, locks
 from .adoption import Adopter
 from .batches import Batches
-from .eviction import Evictor
+from .claims import Claims
+from .eviction import Evictor, Limits
 from .files import LocalFile, SealedFile, open_sealed
 from .fill import Fill
 from .fills import Fills
@@ -58,9 +59,11 @@ class DiskCache:
     directory : Path
         Private to one user; gets ``objects/``, ``.staging/`` (never touched here) and ``index.db``.
     size : int
-        Bound on the bytes of sealed files of all processes.
+        Bound on the bytes of files of all processes, sealed and partial.
     min_free : int
         Bytes to leave free on the file system.
+    entries : int
+        Bound on their number.
     memory : int
         Bound on the bytes of small objects that this process keeps in its memory; 0 turns that off.
     clock : callable
@@ -81,7 +84,14 @@ class DiskCache:
     """
 
     def __init__(
-        self, directory: Path, *, size: int, min_free: int, memory: int = 0, clock: Callable[[], float] = time.time
+        self,
+        directory: Path,
+        *,
+        size: int,
+        min_free: int,
+        entries: int = 2_000_000,
+        memory: int = 0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
         self.objects = directory / "objects"
@@ -98,6 +108,7 @@ class DiskCache:
         inherited = _inherited.pop(directory, None)
         self.memory = inherited if inherited and inherited.size == memory else MemoryTier(memory, clock)
         prepare(directory, self.objects, self.staging)
+        self.claims = Claims(self.objects / ".claims")
         self._scratch = Scratch(self.objects / ".fills", self._guard)
         try:
             self._index = Index(directory / "index.db", self.objects)
@@ -106,7 +117,7 @@ class DiskCache:
         except (sqlite3.OperationalError, PermissionError) as error:
             raise unusable(directory, error) from error
         self._opened = OpenFiles(self.objects, self._index, self._suspects, self.counts, clock)
-        self._evictor = Evictor(self._index, self.objects, size=size, min_free=min_free, counts=self.counts)
+        self._evictor = Evictor(self._index, self.objects, self._guard, Limits(size, entries, min_free), self.counts)
         self._adopter = Adopter(
             self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
         )
@@ -276,7 +287,7 @@ class DiskCache:
         return CacheStats(
             bytes=size,
             entries=entries,
-            size=self._evictor.size,
+            size=self._evictor.limits.size,
             pinned=self._index.pins(),
             open=len(self._opened),
             filling=len(self.fills),
@@ -366,7 +377,7 @@ class DiskCache:
     # -- inner parts -------------------------------------------------------------------------------------------------
 
     def _begin(self, key: ObjectKey, fetch: Fetch) -> Fill:
-        stored = key.size <= self._evictor.size
+        stored = key.size <= self._evictor.limits.size
         if not stored:
             self.counts.uncached += 1
         return Fill(self, key, fetch, stored=stored)
@@ -392,6 +403,7 @@ class DiskCache:
         self._lock = threading.Lock()
         self._workers = None
         self.fills.after_fork()
+        self.claims.after_fork()
         self.budget = Budget()
         self.kept = Kept()
         self.memory.after_fork()

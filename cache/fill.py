@@ -236,12 +236,17 @@ class Fill:
 
     async def _run(self, request: Request) -> None:
         size = request.end - request.start
-        storage, large = self._storage, self.large
+        storage, small, large = self._storage, self.small, self.large
         missing: Sequence[tuple[int, int]] | None = None
         held = False
         try:
             while request.buffer is None:
-                if large is not None and (missing := await large.claim(request.start, request.end)) is None:
+                if large is not None:
+                    missing = await large.claim(request.start, request.end)
+                    here = missing is None
+                else:
+                    here = small is not None and not await small.claim()
+                if here:
                     request.arrived.set_result(None)
                     self._settle(request, MISSING)
                     return
@@ -281,6 +286,8 @@ class Fill:
                 storage.budget.release(size)
             if large is not None:
                 large.unclaim(request.start, request.end)
+            elif small is not None:
+                small.unclaim()
         self._next()
 
     def _fail(self, request: Request, error: BaseException) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from fsdriver.errors import Corrupt
 
+from . import locks
 from .files import LocalFile, SealedFile
 from .keys import Fetch, ObjectKey
 from .partial import Partial
@@ -17,10 +18,6 @@ if TYPE_CHECKING:
     from .request import Request, Storage
 
 _INLINE_WRITE: Final = 1 << 20
-_PATIENCE: Final = 20.0
-"""Seconds to wait for another process that fetches: it may be stopped, and hold its claim for ever."""
-_POLLS: Final = (0.001, 0.02)
-"""Seconds between looks at what another process fetches, the first and the longest: a round trip, about."""
 
 
 async def fetched(storage: Storage, key: ObjectKey, fetch: Fetch, start: int, end: int) -> memoryview:
@@ -60,7 +57,7 @@ class LargeFetch:
         self._storage = storage
         self._fetch = fetch
         self._opening: asyncio.Task[None] | None = None
-        self._patience = _PATIENCE
+        self._patience = locks.PATIENCE
 
     @property
     def file(self) -> LocalFile | None:
@@ -87,7 +84,7 @@ class LargeFetch:
         if partial is None:
             return [(start, end)]
         loop = asyncio.get_running_loop()
-        pause, longest = _POLLS
+        pause, longest = locks.POLLS
         deadline = loop.time() + self._patience
         while missing := partial.missing(start, end):
             if partial.claim(start, end):

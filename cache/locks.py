@@ -3,15 +3,30 @@
 Who reads a sealed file holds LOCK_SH on the open file description. Who wants to move or remove one must get LOCK_EX on
 it, and asks for that only while holding the directory's mutex: so a reader who tries to upgrade, which gives its shared
 lock up for a moment (flock(2)), can always take it back.
+
+Who fetches something for all holds an open file description lock (fcntl(2)) on a range of bytes that stands for it. The
+kernel drops it however the process ends.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
+
+PATIENCE: Final = 20.0
+"""Seconds to wait for who holds a claim: a process that is stopped holds it for ever."""
+POLLS: Final = (0.001, 0.02)
+"""Seconds between looks at what another process fetches, the first and the longest: a round trip, about."""
+
+_FLOCK: Final = struct.Struct("hhqqi4x")
+"""struct flock of the 64-bit systems that have these locks."""
+_SETLK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
+"""None where there are no such locks: two processes may then fetch the same bytes."""
 
 
 @contextmanager
@@ -51,5 +66,25 @@ def _try(descriptor: int, kind: int) -> bool:
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
+        return False
+    return True
+
+
+def claim(descriptor: int, start: int, length: int) -> bool:
+    """Claim a range without waiting, for the open file of the descriptor; False if another one has claimed a part."""
+    return _set(descriptor, fcntl.F_WRLCK, start, length)
+
+
+def unclaim(descriptor: int, start: int, length: int) -> None:
+    """Undo `claim`; without one nothing happens."""
+    _set(descriptor, fcntl.F_UNLCK, start, length)
+
+
+def _set(descriptor: int, kind: int, start: int, length: int) -> bool:
+    if _SETLK is None:
+        return True
+    try:
+        fcntl.fcntl(descriptor, _SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
+    except (BlockingIOError, PermissionError):  # either, says fcntl(2)
         return False
     return True

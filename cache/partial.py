@@ -17,7 +17,6 @@ is found, and fetched again. Who has the file open holds LOCK_SH on it, so that 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 from pathlib import Path
@@ -37,10 +36,6 @@ _HEADER: Final = struct.Struct("<8sIIQ")
 _ENDED_AT: Final = 12
 _STATES: Final = 64
 _SUM: Final = 8
-_LOCK: Final = struct.Struct("hhqqi4x")
-"""struct flock of the 64-bit systems that have these locks."""
-_SETLK: Final[int | None] = getattr(fcntl, "F_OFD_SETLK", None)
-"""None where there are no such locks: two processes may then fetch the same bytes."""
 
 
 def path_of(objects: Path, place: str) -> Path:
@@ -153,21 +148,16 @@ class Partial:
 
     def claim(self, start: int, end: int) -> bool:
         """Become the one process that fetches a range; False if another one fetches a part of it."""
-        return self._lock(fcntl.F_WRLCK, start, end)
+        return locks.claim(self._map.descriptor, *self._claimed(start, end))
 
     def unclaim(self, start: int, end: int) -> None:
         """Undo `claim`; without one nothing happens."""
-        self._lock(fcntl.F_UNLCK, start, end)
+        locks.unclaim(self._map.descriptor, *self._claimed(start, end))
 
-    def _lock(self, kind: int, start: int, end: int) -> bool:
-        if _SETLK is None:
-            return True
-        first, last = start // GRAIN, -(-end // GRAIN)
-        try:
-            fcntl.fcntl(self._map.descriptor, _SETLK, _LOCK.pack(kind, os.SEEK_SET, _STATES + first, last - first, 0))
-        except (BlockingIOError, PermissionError):  # either, says fcntl(2)
-            return False
-        return True
+    @staticmethod
+    def _claimed(start: int, end: int) -> tuple[int, int]:
+        first = start // GRAIN
+        return _STATES + first, -(-end // GRAIN) - first
 
     # -- bytes -------------------------------------------------------------------------------------------------------
 

@@ -81,6 +81,8 @@ class Partials:
         with self._guarded():
             if (self._objects / key.place).exists():
                 return None
+            if not self._evictor.make_room(0, 1):
+                raise NoSpace("as many files as cache.entries allows are open or pinned", key.label)
             self._index.hold(key, 0, self._clock())
             path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
             try:
@@ -111,21 +113,25 @@ class Partials:
 
     def seal(self, key: ObjectKey, partial: Partial) -> SealedFile:
         """All of it is here. A file that cannot be kept stays readable until its last reader closes."""
+        sealed = None
         try:
             with locks.mutex(self._guard):
                 if same_file(partial.path, partial.file.descriptor, key.size):
-                    map_of(partial.path).unlink(missing_ok=True)
-                    file = LocalFile(os.open(partial.path, os.O_RDONLY | os.O_CLOEXEC))
-                    locks.share(file.descriptor)
-                    counted = self._index.size(key.place)
-                    finished = Finished(key, str(partial.path), partial.checksum())
-                    sealed = self._adopter.admit(finished, file, counted)
-                    partial.end()
-                    return sealed
+                    sealed = self._admit(key, partial)
         except (OSError, sqlite3.Error) as error:
             self._adopter.failed(key, as_os_error(error))
-        # Another process was first, or the file was taken away.
-        return self._opened.again(key) or unkept(LocalFile(duplicate(partial.file)), key)
+        self._evictor.ease()
+        # Without one, another process was first, or the file was taken away.
+        return sealed or self._opened.again(key) or unkept(LocalFile(duplicate(partial.file)), key)
+
+    def _admit(self, key: ObjectKey, partial: Partial) -> SealedFile:
+        map_of(partial.path).unlink(missing_ok=True)
+        file = LocalFile(os.open(partial.path, os.O_RDONLY | os.O_CLOEXEC))
+        locks.share(file.descriptor)
+        finished = Finished(key, str(partial.path), partial.checksum())
+        sealed = self._adopter.admit(finished, file, self._index.size(key.place))
+        partial.end()
+        return sealed
 
     def leave(self, key: ObjectKey, partial: Partial) -> None:
         """It is read no more in this process: count what is really there, if others don't read it either."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from fsdriver.threads import Threads
 
 from .batches import Batches
+from .claims import Claims
 from .keys import ObjectKey
 from .memory import Budget, Kept
 from .partial import Partial
@@ -23,6 +24,7 @@ class Storage(Protocol):
     """What a fill needs of the disk cache."""
 
     counts: Counts
+    claims: Claims
     budget: Budget
     kept: Kept
     batches: Batches
@@ -34,6 +36,7 @@ class Storage(Protocol):
     def fills(self) -> Fills: ...
     @property
     def partials(self) -> Partials: ...
+    def contains(self, key: ObjectKey) -> bool: ...
     def disk_failed(self, key: ObjectKey, error: OSError) -> None: ...
     def corrupt(self, key: ObjectKey) -> None: ...
     def leave(self, key: ObjectKey, partial: Partial) -> None: ...

@@ -1,7 +1,7 @@
-"""A small object fetched whole by a thread, without the event loop: that takes half the processor time.
+"""A small object fetched whole: by one process for all, and by a thread if that will do.
 
-The thread makes one attempt and is soon given up. Whatever goes wrong, the readers ask again on the event loop, where
-deadlines, retries and errors are.
+A thread needs half the processor time of the event loop. It makes one attempt and is soon given up. Whatever goes wrong,
+the readers ask again on the event loop, where deadlines, retries and errors are.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from fsdriver.runtime import on_loop, spawn
 
+from . import locks
 from .keys import FetchNow
 
 if TYPE_CHECKING:
@@ -88,12 +89,31 @@ class SmallFetch:
         if self._way is _Way.THREAD and not self._settled.done():
             await asyncio.shield(asyncio.wrap_future(self._settled))
 
+    async def claim(self) -> bool:
+        """Become the one process that fetches the object; False, after waiting for another one, if it is here now."""
+        fill, storage = self._fill, self._storage
+        place = fill.key.place
+        loop = asyncio.get_running_loop()
+        pause, longest = locks.POLLS
+        deadline = loop.time() + locks.PATIENCE
+        waited = False
+        while not storage.claims.take(place) and loop.time() < deadline:
+            waited = True
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+        return not (waited and storage.contains(fill.key) and storage.fills.placed(fill))
+
+    def unclaim(self) -> None:
+        """It is sealed, or others may try."""
+        self._storage.claims.drop(self._fill.key.place)
+
     # -- in the thread -----------------------------------------------------------------------------------------------
 
     def _run(self, fetch: FetchNow, done: Callable[[], None]) -> None:
         data = None
         try:
-            data = fetch()
+            # Waiting for another process is left to the event loop.
+            data = fetch() if self._storage.claims.take(self._fill.key.place) else None
             if data is not None:
                 self._storage.counts.fetches += 1
                 self._storage.counts.fetched_bytes += len(data)
@@ -110,6 +130,7 @@ class SmallFetch:
             self._storage.fills.retired(self._fill)
 
     def _give_up(self) -> None:
+        self.unclaim()
         self._way = _Way.LOOP
         self._over.set_result(None)
         self._settled.set_result(None)
@@ -128,6 +149,7 @@ class SmallFetch:
         if not there:
             self._way = _Way.LOOP  # it has gone again: evicted, or un-sealed for writing
         self.whole = None
+        self.unclaim()
         self._settled.set_result(None)
 
     async def _keep_in_memory(self) -> None:
@@ -135,4 +157,5 @@ class SmallFetch:
         self._way = _Way.LOOP
         if whole is not None:
             self._fill.keep_in_memory(whole)
+        self.unclaim()
         self._settled.set_result(None)

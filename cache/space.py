@@ -50,7 +50,7 @@ class Space:
             return True
         self._opened.flush()
         with locks.mutex(self._guard):
-            if not self._evictor.make_room(0, size):
+            if not self._evictor.make_room(0, unwritten=size):
                 return False
             os.posix_fallocate(file.descriptor, start, size)
         return True

@@ -66,6 +66,7 @@ class Engine:
             directory,
             size=_cache_size(config, directory),
             min_free=config.cache.min_free,
+            entries=config.cache.entries,
             memory=0 if daemon else config.cache.memory,
         )
         self.journal = Journal(state / "catalog.db")

@@ -40,6 +40,8 @@ class CacheConfig(_Table):
     """Most bytes on disk (`"20 GiB"`); by default 20 GiB or a tenth of the disk, whichever is smaller."""
     min_free: Size = 1 << 30
     """Bytes always left free on the disk of the cache."""
+    entries: Annotated[int, Field(ge=1)] = 2_000_000
+    """Most files on disk, whole and in part."""
     memory: Size = 64 << 20
     """Most bytes of small files (up to 1 MiB) that a Python process keeps in its memory; 0 turns that off. A mount keeps none:
     the kernel does."""

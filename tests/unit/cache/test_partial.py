@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from fsdriver.cache import BLOCK, DiskCache, Evicted, Reader
-from fsdriver.cache import large as large_module
+from fsdriver.cache import BLOCK, DiskCache, Evicted, ObjectKey, Reader, locks
 from fsdriver.cache.blocks import GRAIN
 from fsdriver.cache.partial import map_of, path_of
 from fsdriver.runtime import run, spawn
@@ -160,7 +159,7 @@ ready(Path(reader.path).stat().st_ino)
 def test_who_is_ended_or_stopped_while_he_fetches_holds_up_nobody(
     cache: DiskCache, make_source: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: signal.Signals
 ) -> None:
-    monkeypatch.setattr(large_module, "_PATIENCE", 0.5 if end == signal.SIGSTOP else 60.0)
+    monkeypatch.setattr(locks, "PATIENCE", 0.5 if end == signal.SIGSTOP else 60.0)
     source = make_source(6 * MIB)
     code = (
         OTHER
@@ -217,6 +216,30 @@ ready('read')
             assert waiting.result(30) == source.data[MIB : MIB + BLOCK]
             assert source.ranges == [(3 * MIB, 3 * MIB + BLOCK)]
         assert line(other) == "read"
+
+
+def test_processes_fetch_small_objects_once(cache: DiskCache, tmp_path: Path) -> None:
+    log = tmp_path / "asked"
+    code = (
+        OTHER
+        + """
+sys.stdin.readline()
+for number in range(50):
+    one = ObjectKey('s3|test|bucket', f'k{number}', 'v1', size)
+    with cache.reader(one, fetch) as reader:
+        assert run(reader.read(0, size)) == data
+ready('done')
+"""
+    )
+    with ExitStack() as stack:
+        others = [stack.enter_context(program(code, cache.directory, 100_000, log)) for _ in range(4)]
+        for other in others:
+            assert other.stdin
+            other.stdin.write("go\n")
+            other.stdin.flush()
+        assert {line(other) for other in others} == {"done"}
+    wait_for(lambda: cache.stats().entries == 50)
+    assert asked(log) <= 1.2 * 50 * 100_000
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
@@ -345,6 +368,27 @@ ready('done')
             highest = max(highest, used)
     assert highest <= 1.01 * bound
     assert cache.stats().bytes <= bound
+
+
+def test_large_caches_evict_ahead(make_cache: Callable[..., DiskCache]) -> None:
+    """Sparse files: the bound counts their sizes."""
+    cache = make_cache(4 << 30)
+    for number in range(9):
+        key = ObjectKey("s3|test|bucket", f"k{number}", "v", 500 * MIB)
+        with (cache.staging / "sparse").open("wb") as file:
+            file.truncate(key.size)
+        cache.seal(key, cache.staging / "sparse")
+    assert 3000 * MIB < cache.stats().bytes <= (4 << 30) - ((4 << 30) // 32 - 32 * MIB)
+
+
+def test_the_number_of_files_is_bounded(make_cache: Callable[..., DiskCache], make_source: Any) -> None:
+    cache = make_cache(entries=10)
+    for number in range(30):
+        source = make_source(1000 if number % 2 else 2 * MIB, key=f"k{number}")
+        with cache.reader(source.key, source.fetch) as reader:
+            assert part(reader, 0, 1000) == source.data[:1000]
+    wait_for(lambda: cache.stats().filling == 0 and cache.stats().entries <= 10)
+    assert cache.stats().evictions >= 15
 
 
 def _told(process: Any) -> bool:
