@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from fsdriver.errors import (
 )
 from fsdriver.metadata.entries import Uncommitted
 from fsdriver.routes.owing import Owing
-from fsdriver.routes.renaming import rename_directory, rename_file
+from fsdriver.routes.renaming import exchange_files, rename_directory, rename_file
 from fsdriver.writeback.pending import Action, Pending
 
 
@@ -219,9 +220,9 @@ class NameChanges(Owing):
                 return
         self.services.staging.remove(fetched)
 
+    @abstractmethod
     async def materialize(self, path: str, entry: Entry) -> Path:
         """A copy of a file's bytes in staging."""
-        raise NotImplementedError
 
     async def _link(self, source: str, target: str) -> Entry:
         await self.separate(source, target)
@@ -305,7 +306,7 @@ class NameChanges(Owing):
         if exchange:
             if there is None:
                 raise NotFound("no such file or directory", target)
-            await self.exchange(source, moving, target, there)
+            await exchange_files(self, source, moving, target, there)
         else:
             if there is not None and not replace:
                 raise AlreadyExists("the name is taken", target)
@@ -324,7 +325,3 @@ class NameChanges(Owing):
                 if there is not None:
                     await self.know_links(there)
                 rename_file(self, source, moving, target, there)
-
-    async def exchange(self, first: str, one: Entry, second: str, other: Entry) -> None:
-        """Swap two names."""
-        raise NotImplementedError

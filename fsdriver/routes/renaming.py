@@ -18,7 +18,6 @@ from fsdriver.writeback.pending import Action
 
 if TYPE_CHECKING:
     from fsdriver.routes.changes import NameChanges
-    from fsdriver.routes.route import Route
 
 
 def rename_file(route: NameChanges, source: str, moving: Entry, target: str, there: Entry | None) -> None:
@@ -109,7 +108,7 @@ async def _below(
     return directories, files
 
 
-async def exchange_files(route: Route, first: str, one: Entry, second: str, other: Entry) -> None:
+async def exchange_files(route: NameChanges, first: str, one: Entry, second: str, other: Entry) -> None:
     """Swap two names. Raises Unsupported for directories."""
     if Kind.DIRECTORY in (one.kind, other.kind):
         raise Unsupported("directories cannot be exchanged; rename them one after the other", first)

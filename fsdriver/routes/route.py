@@ -20,7 +20,6 @@ from fsdriver.errors import AlreadyExists, IsDirectory, Stale
 from fsdriver.metadata.entries import Defaults, Uncommitted
 from fsdriver.names import split
 from fsdriver.routes.inplace import InPlace
-from fsdriver.routes.renaming import exchange_files
 from fsdriver.routes.services import Policy, Services
 from fsdriver.runtime import on_loop
 from fsdriver.writeback.pending import Action, Pending
@@ -45,10 +44,6 @@ class Route(InPlace):
     ) -> None:
         super().__init__(backend, prefix, policy, defaults, services)
         self.path = path
-
-    async def exchange(self, first: str, one: Entry, second: str, other: Entry) -> None:
-        """Swap two names. Raises Unsupported for directories."""
-        await exchange_files(self, first, one, second, other)
 
     # -- publishing ----------------------------------------------------------------------------------------------------
 
