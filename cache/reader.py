@@ -154,6 +154,12 @@ class Reader:
             return False
         return source.small.begin(self._now, done)
 
+    def fetch_here(self) -> None:
+        """As `fetch_now`, in the calling thread; then `read`, which also tells what went wrong."""
+        source = self._source
+        if self._now is not None and isinstance(source, Fill) and source.small is not None:
+            source.small.here(self._now)
+
     @property
     def small(self) -> bool:
         """Whether `fetch_now` is worth trying."""

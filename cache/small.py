@@ -75,6 +75,14 @@ class SmallFetch:
         self._give_up()
         return False
 
+    def here(self, fetch: FetchNow) -> None:
+        """As `begin`, in this thread, which may wait; nothing happens where somebody has begun."""
+        with _claiming:
+            if self._way is not _Way.OPEN:
+                return
+            self._way = _Way.THREAD
+        self._run(fetch, lambda: None)
+
     async def join(self) -> None:
         """Leave the rest to the event loop, after waiting for a thread that has begun; call before `on_loop`."""
         with _claiming:

@@ -25,7 +25,7 @@ from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
 from fsdriver.fsspec_face.copying import copy_within
 from fsdriver.fsspec_face.targets import Target
 from fsdriver.routes.reading import AnyReader
-from fsdriver.runtime import on_loop
+from fsdriver.runtime import on_loop, on_worker
 
 T = TypeVar("T")
 Range: TypeAlias = tuple[int | None, int | None]
@@ -96,7 +96,10 @@ class Transfer(Face):
             return [whole[start:end] for start, end in ranges]
         with await self._open_located(path, target, entry) as reader:
             spans = [slice(start, end).indices(reader.size)[:2] for start, end in ranges]
-            parts: list[Any] = [reader.read_now(start, max(0, stop - start)) for start, stop in spans]
+            parts = _read_now(reader, spans)
+            if None in parts and isinstance(reader, Reader) and reader.small and await on_worker():
+                reader.fetch_here()
+                parts = _read_now(reader, spans)
             missing = [number for number, part in enumerate(parts) if part is None]
             if missing and gap is None:
                 start, stop = spans[missing[0]]
@@ -302,6 +305,10 @@ class Transfer(Face):
     put_file = synchronous(_put_file)
     get_file = synchronous(_get_file)
     cp_file = synchronous(_cp_file)
+
+
+def _read_now(reader: AnyReader, spans: Sequence[tuple[int, int]]) -> list[Any]:
+    return [reader.read_now(start, max(0, stop - start)) for start, stop in spans]
 
 
 class _CopyPlan:
