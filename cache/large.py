@@ -80,21 +80,12 @@ class LargeFetch:
             await asyncio.shield(self._opening)
         if fill.settled:
             return None
-        partial = self.partial
-        if partial is None:
+        try:
+            return await self._missing(start, end)
+        except OSError as error:
+            self._give_up(error)
+            self.leave()
             return [(start, end)]
-        loop = asyncio.get_running_loop()
-        pause, longest = locks.POLLS
-        deadline = loop.time() + self._patience
-        while missing := partial.missing(start, end):
-            if partial.claim(start, end):
-                return partial.missing(start, end)
-            if loop.time() >= deadline:
-                self._patience = 0.0
-                return missing
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, longest)
-        return None if partial.ended and self._storage.fills.placed(fill) else []
 
     def unclaim(self, start: int, end: int) -> None:
         """Let others fetch what is still missing."""
@@ -174,6 +165,23 @@ class LargeFetch:
         if self._fill.stored:
             self._fill.stored = False
             self._storage.disk_failed(self._fill.key, error)
+
+    async def _missing(self, start: int, end: int) -> list[tuple[int, int]] | None:
+        partial = self.partial
+        if partial is None:
+            return [(start, end)]
+        loop = asyncio.get_running_loop()
+        pause, longest = locks.POLLS
+        deadline = loop.time() + self._patience
+        while missing := partial.missing(start, end):
+            if partial.claim(start, end):
+                return partial.missing(start, end)
+            if loop.time() >= deadline:
+                self._patience = 0.0
+                return missing
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, longest)
+        return None if partial.ended and self._storage.fills.placed(self._fill) else []
 
     async def _read(self, partial: Partial, start: int, end: int) -> memoryview | None:
         loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ kernel drops it however the process ends.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import struct
@@ -87,4 +88,8 @@ def _set(descriptor: int, kind: int, start: int, length: int) -> bool:
         fcntl.fcntl(descriptor, _SETLK, _FLOCK.pack(kind, os.SEEK_SET, start, length, 0))
     except (BlockingIOError, PermissionError):  # either, says fcntl(2)
         return False
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOLCK, errno.ENOTSUP}:
+            raise
+        # As where there are none.
     return True

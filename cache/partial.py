@@ -133,8 +133,8 @@ class Partial:
 
     def missing(self, start: int, end: int) -> list[tuple[int, int]]:
         """Byte ranges that nobody has written yet; ``start`` and ``end`` are borders of grains, or the end of the file."""
-        first = start // GRAIN
-        states = self._map.read(_STATES + first, -(-end // GRAIN) - first)
+        first, count = start // GRAIN, -(-end // GRAIN) - start // GRAIN
+        states = self._map.read(_STATES + first, count).ljust(count, b"\0")
         found = []
         at = states.find(0)
         while at >= 0:
@@ -178,13 +178,13 @@ class Partial:
             None: some are not what was written. They are missing now.
         """
         data = memoryview(self.file.read(start, end - start))
-        first = start // GRAIN
-        expected = self._map.read(self._sums + _SUM * first, _SUM * (-(-end // GRAIN) - first))
+        first, count = start // GRAIN, -(-end // GRAIN) - start // GRAIN
+        expected = self._map.read(self._sums + _SUM * first, _SUM * count)
         found = checksums(data)
         if found == expected:
             return data
-        for at in range(0, len(expected), _SUM):
-            if found[at : at + _SUM] != expected[at : at + _SUM]:
+        for at in range(0, _SUM * count, _SUM):
+            if at >= len(expected) or found[at : at + _SUM] != expected[at : at + _SUM]:
                 self._map.write(_STATES + first + at // _SUM, memoryview(b"\0"))
         return None
 

@@ -304,6 +304,26 @@ def test_files_that_do_not_belong_together_are_made_anew(
     assert cache.stats().bytes == source.key.size
 
 
+@pytest.mark.parametrize("of", ["map", "file"])
+def test_a_file_cut_short_while_it_is_read_is_fetched_anew(
+    make_cache: Callable[..., DiskCache], make_source: Any, of: str
+) -> None:
+    source = make_source(6 * MIB)
+    first = make_cache()
+    with first.reader(source.key, source.fetch) as reader:
+        part(reader, 0, 4 * MIB)
+    settled(first, 4 * MIB)
+    first.close()
+    path = path_of(first.objects, source.key.place)
+    second = make_cache()
+    with second.reader(source.key, source.fetch) as reader:
+        assert part(reader, 0) == source.data[:BLOCK]
+        os.truncate(map_of(path) if of == "map" else path, 70 if of == "map" else MIB)
+        assert part(reader, 2 * MIB, MIB) == source.data[2 * MIB : 3 * MIB]
+        run(reader.wait_complete())
+        assert reader.read_now(0, 6 * MIB) == source.data
+
+
 def test_a_file_removed_while_it_is_filled_is_read_to_its_end(cache: DiskCache, make_source: Any) -> None:
     source = make_source(6 * MIB)
     with cache.reader(source.key, source.fetch) as reader:
