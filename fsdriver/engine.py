@@ -190,9 +190,9 @@ class Engine:
         for route in self._routes_of(row):
             route.carried_out(row, version)
 
-    def _lost(self, row: Pending, kept: str) -> None:
+    def _lost(self, row: Pending) -> None:
         for route in self._routes_of(row):
-            route.lost(row, kept)
+            route.lost(row)
 
     async def check(self) -> None:
         """Prove that every route's store exists and answers; raises the error that explains what is wrong.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -70,7 +71,11 @@ def _run(config: Config, directory: str, options: MountOptions, tell: Callable[[
     server = MountServer(config, directory, options)
     server.start()
     settle_collector()
-    tell()
+    try:
+        tell()
+    except BrokenPipeError:
+        log.warning("%s: who asked for this mount has not waited for it; it ends", directory)
+        server.request_stop()
     return server.serve()
 
 
@@ -82,8 +87,13 @@ def _in_background(config: Config, directory: str, options: MountOptions) -> int
         os._exit(_background(config, directory, options, writing))
     os.close(writing)
     with open(reading, "rb") as pipe:
-        # One line, not the end of the pipe: what the daemon starts may hold its end open.
-        told = pipe.readline()
+        try:
+            # One line, not the end of the pipe: what the daemon starts may hold its end open.
+            told = pipe.readline()
+        except BaseException:  # interrupted: nobody waits for the tree any more
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
+            raise
     if told == b"{}\n":
         return 0
     os.waitpid(child, 0)

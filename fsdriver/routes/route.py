@@ -189,7 +189,7 @@ class Route(InPlace):
             return entry.staging == row.staging
         return entry.staging is None and (entry.key, entry.version) == (row.source, row.source_version)
 
-    def lost(self, row: Pending, kept: str) -> None:
-        """A foreign writer won the race for a key; our bytes are kept as ``kept``."""
+    def lost(self, row: Pending) -> None:
+        """A foreign writer won the race for a key."""
         self.memory.forget_entry(row.path)
         self.memory.touch(split(row.path)[0])

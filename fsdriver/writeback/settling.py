@@ -37,7 +37,7 @@ class Settler:
     on_done : callable
         Called as ``on_done(row, version)`` after a key was carried out; version "" when it was deleted.
     on_conflict : callable
-        Called as ``on_conflict(row, kept)`` after a foreign writer won; ``kept`` is the path under which the bytes are kept.
+        Called as ``on_conflict(row)`` after a foreign writer won.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Settler:
         counters: UploadCounters,
         routes: Mapping[str, AttributeStore],
         on_done: Callable[[Pending, str], None],
-        on_conflict: Callable[[Pending, str], None],
+        on_conflict: Callable[[Pending], None],
     ) -> None:
         self._journal = journal
         self._staging = staging
@@ -89,8 +89,14 @@ class Settler:
             if current is not None and current.action is Action.DELETE and stored == ABSENT:
                 self._journal.forget(row.store, row.key)
 
-    def conflict(self, row: Pending, *, source_stands: bool) -> None:
-        """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show."""
+    def conflict(self, row: Pending, *, source_stands: bool) -> str:
+        """A foreign writer won: keep our bytes under a name of their own, and let the foreign version show.
+
+        Returns
+        -------
+        str
+            What became of it, to be told to who waits.
+        """
         self._counters.conflicts += 1
         kept = ""
         with self._journal.transaction():
@@ -101,11 +107,10 @@ class Settler:
                 row = self._sealer.from_cache(row)
             if row.action is Action.COPY or row.staging is not None:
                 kept = self._keep_as(row)
-        if kept:
-            log.error("%s was changed by another writer first; the bytes written here are kept as %s", row.path, kept)
-        else:
-            log.error("%s was changed by another writer first; that version stands", row.path)
-        self._on_conflict(row, kept)
+        outcome = f"the bytes written here are kept as {kept}" if kept else "that version stands"
+        log.error("%s was changed by another writer first; %s", row.path, outcome)
+        self._on_conflict(row)
+        return outcome
 
     def _keep_as(self, row: Pending) -> str:
         """Journal the bytes of a row under a name nobody else has; returns that path."""

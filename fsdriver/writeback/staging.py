@@ -7,9 +7,11 @@ renames. Who has a staging file open holds flock(LOCK_SH) on it: no other proces
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import functools
 import itertools
+import logging
 import os
 import threading
 import time
@@ -21,6 +23,8 @@ import xxhash
 
 from fsdriver.cache import write_all
 from fsdriver.errors import NoSpace, Stale
+
+log = logging.getLogger(__name__)
 
 Signature: TypeAlias = tuple[int, int]
 """Size and mtime in nanoseconds: what moves when bytes are written."""
@@ -192,14 +196,21 @@ class Staging:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._make()
         self._open: dict[str, StagedFile] = {}
         self._by_origin: dict[str, StagedFile] = {}
         self._left: set[str] = set()
         self._lock = threading.Lock()
 
+    def _make(self) -> None:
+        for directory in (self.directory.parent, self.directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
     def name(self) -> Path:
         """A path no other staging file has."""
+        if not self.directory.is_dir():
+            log.warning("%s was removed while in use; what the stores did not have yet is lost", self.directory)
+            self._make()
         return self.directory / f"{time.time_ns():x}-{owner()}-{next(_counter):x}"
 
     def new(self, base: str | None) -> StagedFile:
@@ -208,15 +219,16 @@ class Staging:
         Raises
         ------
         NoSpace
-            The cache's file system is full.
+            The cache's file system is full, or the user's quota of it.
         """
         path = self.name()
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            if error.errno == NoSpace.errno_code:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
                 raise NoSpace(
-                    "the file system of the cache is full; free space there or move [cache] dir", str(path)
+                    f"there is no room for it ({error.strerror}); free space in {self.directory.parent} or move [cache] dir",
+                    str(path),
                 ) from error
             raise
         return self._register(StagedFile(path, descriptor, base))

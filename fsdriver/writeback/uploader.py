@@ -80,7 +80,7 @@ class Uploader:
     on_done : callable
         Called on the loop as ``on_done(row, version)`` after a key was carried out; version "" when it was deleted.
     on_conflict : callable
-        Called as ``on_conflict(row, kept)`` after a foreign writer won; ``kept`` is the path under which the bytes are kept.
+        Called as ``on_conflict(row)`` after a foreign writer won.
     make_route : callable
         Called as ``make_route(root)`` for a key prefix that none of this process's routes has: another process enqueued.
     """
@@ -93,7 +93,7 @@ class Uploader:
         cache: DiskCache,
         state_dir: Path,
         on_done: Callable[[Pending, str], None],
-        on_conflict: Callable[[Pending, str], None],
+        on_conflict: Callable[[Pending], None],
         make_route: Callable[[str], AttributeStore],
     ) -> None:
         self.backend = backend
@@ -385,20 +385,17 @@ class Uploader:
                 return
             version, sealed = await self._sender.send(row, doubtful=doubtful)
         except Stale:
-            deleting = row.action is Action.DELETE
-            outcome = "that version stands" if deleting else "the bytes written here are kept"
+            stands = row.action is Action.COPY and await self._sender.source_stands(row)
+            outcome = self._settler.conflict(row, source_stands=stands)
             self.waiters.lost(row.key, Stale(f"another writer changed it first; {outcome}", row.path))
-            self._settler.conflict(
-                row, source_stands=row.action is Action.COPY and await self._sender.source_stands(row)
-            )
         except GivenUp as cut:
             self._settler.give_up(row, cut.stored)
         except Unsettled as error:
             self.journal.put_off(row, time.time() + UNSETTLED_DELAY, error.message)
         except (FsdriverError, OSError) as error:
-            known = error if isinstance(error, FsdriverError) else FsdriverError(f"local failure: {error}", row.path)
+            known = error if isinstance(error, FsdriverError) else _local_failure(row, error)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
-            if self.journal.postpone(row, time.time() + delay, str(error)):
+            if self.journal.postpone(row, time.time() + delay, str(known)):
                 self.waiters.failed(row.key, known)
         except Exception as error:
             # Whatever it was: a row that stayed marked as under way would never be tried again.
@@ -420,3 +417,11 @@ class Uploader:
     def _settle_sent(self) -> None:
         sent, self._sent = self._sent, []
         self._settler.settle(sent)
+
+
+def _local_failure(row: Pending, error: OSError) -> FsdriverError:
+    """What the host's own disk did not do, and what to do about it."""
+    if isinstance(error, FileNotFoundError) and str(error.filename) == row.staging:
+        text = f"the bytes written here are gone: {row.staging} was deleted; write the file again, or remove it"
+        return FsdriverError(text, row.path)
+    return FsdriverError(f"the local disk failed: {error}", row.path)

@@ -163,6 +163,28 @@ def test_a_cache_directory_that_cannot_be_written(trees: TreeMaker):
     assert "FSDRIVER_CACHE_DIR" in said
 
 
+def test_a_cache_that_is_removed_while_it_is_used(trees: TreeMaker, s3_server):
+    """What the store has is there, new files can be made; what was lost is named, and can be written again."""
+    tree = trees(f"s3://{s3_server.create_bucket()}", s3_server.environment()).mount()
+    (tree.root / "stored").write_bytes(b"stored")
+    tree.command("sync", str(tree.root))
+    with (tree.root / "lost").open("wb") as file:
+        file.write(b"lost")
+        shutil.rmtree(tree.places / "cache")
+    assert (tree.root / "stored").read_bytes() == b"stored"
+    (tree.root / "new").write_bytes(b"new")
+    with (tree.root / "stored").open("ab") as file:
+        file.write(b" and more")
+    done = tree.command("sync", str(tree.root), check=False)
+    assert done.returncode == 1
+    assert "lost: the bytes written here are gone" in done.stderr
+    assert "write the file again" in done.stderr
+    (tree.root / "lost").write_bytes(b"written again")
+    tree.remount_elsewhere()
+    kept = {name: (tree.root / name).read_bytes() for name in os.listdir(tree.root)}
+    assert kept == {"lost": b"written again", "new": b"new", "stored": b"stored and more"}
+
+
 def test_a_mountpoint_below_a_file(trees: TreeMaker):
     tree = trees()
     (tree.root / "file").write_text("")

@@ -32,6 +32,22 @@ def test_the_caller_returns_when_the_tree_is_usable(own_tree):
     assert status["pid"] == pid
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_mount_whose_caller_goes_away(proxied, number: signal.Signals) -> None:
+    """Neither a daemon nor a dead mount stays behind."""
+    tree, proxy, _ = proxied
+    proxy.fail(100, hold=True)
+    command = [sys.executable, "-m", "fsdriver", "mount", tree.url, str(tree.root)]
+    with subprocess.Popen(command, env=tree.env, stdin=subprocess.DEVNULL, start_new_session=True) as caller:
+        wait_for(lambda: proxy.held)
+        caller.send_signal(number)
+    assert caller.returncode == (130 if number == signal.SIGINT else -number)
+    proxy.release()
+    wait_for(lambda: not tree.daemon_pids())
+    assert os.listdir(tree.root) == []
+    tree.mount()
+
+
 def test_umount_uploads_what_is_pending(local_tree):
     tree = local_tree.mount()
     for number in range(20):
