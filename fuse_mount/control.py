@@ -296,10 +296,18 @@ def unmount(mountpoint: str | os.PathLike[str], timeout: float, *, force: bool =
             _say(f"{directory}: its daemon (process {process}) gives no answer. --force detaches the mount; what was "
                  "acknowledged is journaled.")  # fmt: skip
         return 1
+    conflict = 0
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as watching:
         watching.settimeout(timeout)
         try:
-            ask(path, directory, "sync", timeout, {"path": "/", "timeout": timeout})
+            try:
+                ask(path, directory, "sync", timeout, {"path": "/", "timeout": timeout})
+            except FsdriverError as error:
+                if error.errno != errno.ESTALE:
+                    raise
+                # Both versions are on the store: there is nothing to wait for.
+                _say(f"{error}")
+                conflict = 1
             with socket_address(path) as address:
                 watching.connect(address)
             watching.sendall(b'{"command": "farewell"}\n')
@@ -316,7 +324,7 @@ def unmount(mountpoint: str | os.PathLike[str], timeout: float, *, force: bool =
                 f"{directory}: {'busy: some process has a file or its working directory there' if busy else error.strerror}"
             )
             return 1
-        return _await_farewell(stream, directory)
+        return _await_farewell(stream, directory) or conflict
 
 
 def _await_farewell(stream: IO[bytes], directory: str) -> int:

@@ -148,7 +148,8 @@ class Owing(Records):
         identity = self.backend.identity
         keys = {key for path in paths for key in ((self.key(path), self.directory_key(path)) if path else ())}
         directories = {d for path in paths for d in (path, split(path)[0])}
-        for key in keys:
+        attributes = {f"{self.prefix}|{d}" for d in directories}
+        for key in keys | attributes:
             self.services.uploader.waiters.forget(key)
 
         def owed() -> bool:
@@ -156,7 +157,7 @@ class Owing(Records):
             spared = self.services.uploader.is_spared
             return any(row is not None and not spared(row) for row in rows) or self.must_wait(paths)
 
-        failed: Callable[[str], bool] = lambda key: key in keys or key in {f"{self.prefix}|{d}" for d in directories}  # noqa: E731
+        failed: Callable[[str], bool] = lambda key: key in keys or key in attributes  # noqa: E731
         await self.services.uploader.wait(owed, failed, timeout or self.policy.timeout)
 
     async def sync(self, path: str = "", timeout: float | None = None) -> None:

@@ -144,6 +144,15 @@ class Flusher:
                 ):
                     self._begin(root, directory, mark=False)
 
+    @property
+    def sending(self) -> bool:
+        """Attribute objects are being sent."""
+        return bool(self._flushing)
+
+    def retry_now(self) -> None:
+        """What failed may be tried again at once."""
+        self._failures.clear()
+
     def urge(self, root: str, directory: str) -> None:
         """Somebody waits for an attribute object: send it now, also if that has failed a moment ago."""
         self._failures.pop((root, directory), None)

@@ -285,6 +285,11 @@ class Journal(Catalog):
             )
         return same
 
+    def retry_now(self, store: str) -> None:
+        """What failed may be tried again at once."""
+        if self.exists("SELECT 1 FROM pending WHERE store=? AND not_before>0 LIMIT 1", (store,)):
+            self.change("UPDATE pending SET not_before=0 WHERE store=?", (store,))
+
     def put_off(self, row: Pending, not_before: float, why: str) -> None:
         """A row that was claimed is not carried out before a time (seconds since the epoch); nothing was done for it."""
         with self.transaction():

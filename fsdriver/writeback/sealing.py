@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,8 @@ from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.outgoing import Sent
 from fsdriver.writeback.pending import Action, Pending
 from fsdriver.writeback.staging import Signature, Staging
+
+log = logging.getLogger(__name__)
 
 
 class Sealer:
@@ -42,21 +45,38 @@ class Sealer:
             if row.staging and self._staging.opened(row.staging) is None and not self._journal.uses(row.staging):
                 finished += self._sealable(row.key, one.version, Path(row.staging))
             if row.action is Action.COPY:
-                self._rekey(row, one.version)
-        self._cache.seal_many(finished)
+                try:
+                    self._rekey(row, one.version)
+                except OSError as error:
+                    log.warning("what was copied on the store is not in the cache: %s", error)
+        self._seal(finished)
 
     def seal(self, key: str, version: str, path: Path) -> None:
         """Make an uploaded staging file the cache's copy of that version; one that another process has open, later."""
-        self._cache.seal_many(self._sealable(key, version, path))
+        self._seal(self._sealable(key, version, path))
+
+    def _seal(self, finished: Sequence[tuple[ObjectKey, Path]]) -> None:
+        try:
+            self._cache.seal_many(finished)
+        except OSError as error:
+            log.warning("what was uploaded is not in the cache yet: %s", error)
+            for key, path in finished:
+                self._leave(key.key, key.version, path)
+
+    def _leave(self, key: str, version: str, path: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self._unsealed[path] = key, version, _signature(path)
 
     def _sealable(self, key: str, version: str, path: Path) -> list[tuple[ObjectKey, Path]]:
         try:
             lock = self._staging.lock_exclusive(path)
         except FileNotFoundError:
             return []
+        except OSError as error:
+            log.warning("what was uploaded is not in the cache yet: %s", error)
+            lock = None
         if lock is None:
-            with contextlib.suppress(FileNotFoundError):
-                self._unsealed[path] = key, version, _signature(path)
+            self._leave(key, version, path)
             return []
         size = os.fstat(lock).st_size
         os.close(lock)
@@ -73,6 +93,8 @@ class Sealer:
                     self.seal(key, version, path)
             except FileNotFoundError:
                 del self._unsealed[path]
+            except OSError as error:
+                log.debug("%s cannot be sealed yet: %s", path, error)
 
     def _rekey(self, row: Pending, version: str) -> None:
         """The copy's bytes are in the cache under the key they were copied from: move them to their new key."""

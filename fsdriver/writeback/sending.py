@@ -249,3 +249,11 @@ async def _past_the_tick(descriptor: int) -> None:
     """Wait until a further write is certain to move mtime: older kernels note times by the tick of a clock."""
     if time.time() - os.fstat(descriptor).st_mtime < TICK:
         await asyncio.sleep(TICK)
+
+
+def local_failure(row: Pending, error: OSError) -> FsdriverError:
+    """What the host's own disk did not do, and what to do about it."""
+    if isinstance(error, FileNotFoundError) and str(error.filename) == row.staging:
+        text = f"the bytes written here are gone: {row.staging} was deleted; write the file again, or remove it"
+        return FsdriverError(text, row.path)
+    return FsdriverError(f"the local disk failed: {error}", row.path)

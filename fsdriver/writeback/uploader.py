@@ -34,7 +34,7 @@ from fsdriver.writeback.leftovers import abort_uploads, sweep_staging
 from fsdriver.writeback.outgoing import Outgoing, Sent
 from fsdriver.writeback.pending import STILL_READ, Action, Pending
 from fsdriver.writeback.sealing import Sealer
-from fsdriver.writeback.sending import GivenUp, Sender
+from fsdriver.writeback.sending import GivenUp, Sender, local_failure
 from fsdriver.writeback.settling import Settler
 from fsdriver.writeback.staging import Staging
 from fsdriver.writeback.waiting import Waiters
@@ -120,6 +120,7 @@ class Uploader:
         self._flushes: set[asyncio.Task[None]] = set()
         self._awake = False
         self._changed_at = 0.0
+        self._asked_at = 0.0
         self._yielding_since: float | None = None
         self._sent: list[Sent] = []
         self._at_once: set[Future[None]] = set()
@@ -199,6 +200,8 @@ class Uploader:
     ) -> None:
         """Wait until ``owed()`` is False; ``drain``: it is about all there is, so that nothing is to be put off.
 
+        What failed before is then tried again now, and what fails holds up nothing else, unless the store is out of reach.
+
         Raises
         ------
         FsdriverError
@@ -207,8 +210,20 @@ class Uploader:
             It took longer than ``timeout`` seconds; what is owed stays journaled.
         """
         await on_loop()
+        if drain:
+            self._asked_at = time.monotonic()
+            self.waiters.forget_failures()
+            self.journal.retry_now(self.backend.identity)
+            self.flusher.retry_now()
         self._begin()
-        await self.waiters.wait(owed, keys, timeout, drain=drain, uploads_here=lambda: self._lock_fd is not None)
+        await self.waiters.wait(
+            owed, keys, timeout, drain=drain, uploads_here=lambda: self._lock_fd is not None, busy=self._is_busy
+        )
+
+    def _is_busy(self) -> bool:
+        if self._under_way or self._sent or self.flusher.sending:
+            return True
+        return bool(self.journal.ready(self.backend.identity, time.time(), 1))
 
     # -- work --------------------------------------------------------------------------------------------------------
 
@@ -379,6 +394,7 @@ class Uploader:
         self._sent.append(sent)
 
     async def _carry_out(self, row: Pending, *, doubtful: bool = False) -> None:
+        began = time.monotonic()
         try:
             if not await self._keep_for_readers(row):
                 await self.waiters.advanced()
@@ -393,9 +409,12 @@ class Uploader:
         except Unsettled as error:
             self.journal.put_off(row, time.time() + UNSETTLED_DELAY, error.message)
         except (FsdriverError, OSError) as error:
-            known = error if isinstance(error, FsdriverError) else _local_failure(row, error)
+            known = error if isinstance(error, FsdriverError) else local_failure(row, error)
             delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
-            if self.journal.postpone(row, time.time() + delay, str(known)):
+            if began < self._asked_at:
+                # It says nothing of how things are since somebody asked for it.
+                delay = 0.0
+            if self.journal.postpone(row, time.time() + delay, str(known)) and delay:
                 self.waiters.failed(row.key, known)
         except Exception as error:
             # Whatever it was: a row that stayed marked as under way would never be tried again.
@@ -416,12 +435,11 @@ class Uploader:
 
     def _settle_sent(self) -> None:
         sent, self._sent = self._sent, []
-        self._settler.settle(sent)
-
-
-def _local_failure(row: Pending, error: OSError) -> FsdriverError:
-    """What the host's own disk did not do, and what to do about it."""
-    if isinstance(error, FileNotFoundError) and str(error.filename) == row.staging:
-        text = f"the bytes written here are gone: {row.staging} was deleted; write the file again, or remove it"
-        return FsdriverError(text, row.path)
-    return FsdriverError(f"the local disk failed: {error}", row.path)
+        try:
+            self._settler.settle(sent)
+        except OSError as error:
+            # The store has it, but the journal cannot be told: what is not written down stays marked as under way.
+            self._sent = sent + self._sent
+            log.warning("what was uploaded cannot be noted, will be tried again: %s", error)
+            if not self._closed:
+                asyncio.get_running_loop().call_later(IDLE_POLL, lambda: self.spawn(self._settle_soon()))

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from fsdriver.errors import FsdriverError, Stale, TimedOut
+from fsdriver.errors import ContainerMissing, FsdriverError, Stale, TimedOut, Unreachable
 from fsdriver.writeback.outgoing import UploadCounters
 
 log = logging.getLogger(__name__)
@@ -17,6 +17,9 @@ LOOK: Final = 1.0
 """Seconds between looks at what is owed, while the uploader is of this process and tells."""
 OTHERS_POLL: Final = 0.05
 """Longest time in seconds between looks at what another process, which has the lock, has carried out."""
+
+OUT_OF_REACH: Final = (Unreachable, TimedOut, ContainerMissing)
+"""Failures that are of the store rather than of one key: nothing else would fare better."""
 
 
 class Waiters:
@@ -56,21 +59,34 @@ class Waiters:
         *,
         drain: bool,
         uploads_here: Callable[[], bool],
+        busy: Callable[[], bool],
     ) -> None:
-        """See `Uploader.wait`; ``uploads_here`` tells whether this process carries out what is owed."""
+        """See `Uploader.wait`.
+
+        Parameters
+        ----------
+        uploads_here : callable
+            Whether this process carries out what is owed.
+        busy : callable
+            Whether anything is sent now, or about to be.
+        """
         self._all += 1
         self._draining += drain
         pause = 0.001
+        conflict: Stale | None = None
         try:
             async with _deadline(timeout), self._progress:
                 while True:
                     more = owed()
                     for key, error in list(self._errors.items()):
                         # A conflict is settled by keeping both versions: nothing is owed, and it is told once.
-                        if keys(key) and (more or isinstance(error, Stale)):
-                            if isinstance(error, Stale):
-                                del self._errors[key]
+                        if keys(key) and isinstance(error, Stale):
+                            del self._errors[key]
+                            conflict = conflict or error
+                        elif keys(key) and more and (not drain or isinstance(error, OUT_OF_REACH) or not busy()):
                             raise error
+                    if conflict is not None and not (more and drain):
+                        raise conflict
                     if not more:
                         break
                     # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the event.
@@ -85,6 +101,10 @@ class Waiters:
     def forget(self, key: str) -> None:
         """No error is known of a key: a new try of it begins, or has ended well."""
         self._errors.pop(key, None)
+
+    def forget_failures(self) -> None:
+        """New tries of all keys begin; conflicts stay to be told."""
+        self._errors = {key: error for key, error in self._errors.items() if isinstance(error, Stale)}
 
     def lost(self, key: str, error: Stale) -> None:
         """Another writer changed a key first; whoever waits for it is told."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 
 import pytest
 
-from tests.mount.conftest import MountedTree, TreeMaker, make_tree, wait_for
+from tests.mount.conftest import MountedTree, TreeMaker, fails_with, make_tree, wait_for
 from tests.mount.foreign import Foreign
+from tests.servers import FaultyProxy
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -52,3 +54,51 @@ def test_a_change_the_store_refuses_is_shown_and_can_be_undone(trees: TreeMaker,
     assert foreign.keys() == ["other", "short"]
     assert tree.status()["failing"] == []
     tree.umount()
+
+
+def test_sync_tries_again_what_failed_before(proxied: tuple[MountedTree, FaultyProxy, Foreign]) -> None:
+    """Whoever has mended the store is not told how it was, nor made to wait for the next try."""
+    tree, proxy, foreign = proxied
+    tree.mount()
+    proxy.fail(10_000, status=403, method="PUT")
+    (tree.root / "f").write_bytes(b"content")
+    wait_for(lambda: tree.status()["failing"])
+    told = tree.command("sync", str(tree.root), check=False)
+    assert told.returncode == 1
+    assert "403" in told.stderr
+    proxy.heal()
+    tree.command("sync", str(tree.root))
+    assert foreign.keys() == ["f"]
+    tree.umount()
+
+
+def test_what_failed_before_does_not_fail_what_comes_after(
+    proxied: tuple[MountedTree, FaultyProxy, Foreign],
+) -> None:
+    """``through``: an attribute object that the store did not take a moment ago is asked for again."""
+    tree, proxy, _ = proxied
+    tree.mount("write=through", "timeout=2s")
+    for name in ("f", "g"):
+        (tree.root / name).write_bytes(b"x")
+    proxy.fail(10_000, status=500, method="PUT", match="/.fsdriver/")
+    with fails_with(errno.EIO, errno.ETIMEDOUT):
+        (tree.root / "f").chmod(0o600)
+    proxy.heal()
+    (tree.root / "g").chmod(0o600)
+    tree.umount()
+
+
+def test_umount_after_a_conflict(tree: MountedTree, foreign: Foreign) -> None:
+    """Nothing is owed: it is told where the bytes are, and unmounted."""
+    tree.mount("ttl=1h")
+    (tree.root / "f").write_bytes(b"first")
+    tree.command("sync", str(tree.root))
+    assert (tree.root / "f").read_bytes() == b"first"
+    foreign.put("f", b"foreign, and longer")
+    (tree.root / "f").write_bytes(b"ours")
+    wait_for(lambda: not tree.status()["pending"])
+    told = tree.command("umount", str(tree.root), check=False)
+    assert told.returncode == 1
+    assert "kept as f.conflict-" in told.stderr
+    assert not os.path.ismount(tree.root)
+    assert tree.daemon_pids() == []

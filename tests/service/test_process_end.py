@@ -17,6 +17,7 @@ from fsdriver import engine as engines
 from fsdriver.config import Config
 from fsdriver.engine import Engine, open_engine
 from fsdriver.entry import Changes
+from fsdriver.errors import AccessDenied
 from fsdriver.runtime import spawn
 from fsdriver.testing.servers import S3Service
 from tests.servers import FaultyProxy
@@ -110,3 +111,20 @@ def test_engines_of_one_process_end_together(two: Two, monkeypatch: pytest.Monke
             two.proxy.release()
         ending.result(60)
     assert not held.owes()
+
+
+def test_a_key_that_the_store_refuses_holds_up_no_other(two: Two) -> None:
+    """Who waits for all there is learns of it when all else has been sent."""
+    two.proxy.heal()
+    two.proxy.fail(100, hold=True, method="PUT", match="/f")
+    two.proxy.fail(100, status=403, method="PUT", match="/refused")
+    engine = two.engine("held")
+    (route,), (uploader,) = engine.routes, engine.uploaders.values()
+    write(route, "refused", b"content")
+    wait_for(lambda: engine.journal.failing(route.backend.identity, 1))
+    draining = spawn(engine.drain(60))
+    wait_for(lambda: two.proxy.held and (uploader.waiters.drain or draining.done()))
+    two.proxy.release()
+    with pytest.raises(AccessDenied):
+        draining.result(60)
+    assert [row.path for row in engine.journal.below(route.backend.identity, "")] == ["refused"]
