@@ -52,6 +52,7 @@ class ProcessTests(Abilities):
                 assert again.read(2) == b"34"
 
     def test_threads_read_one_file(self, fs: Any, root: str) -> None:
+        self.needs("handles")
         data = noise((2 << 20) + 9, 7)
         fs.pipe_file(f"{root}/f", data)
         fs.invalidate_cache()
