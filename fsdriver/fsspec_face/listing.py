@@ -1,14 +1,17 @@
-"""Looking at the tree: info, ls, find, du, exists, isfile, isdir."""
+"""Looking at the tree: info, ls, find, du, exists, isfile, isdir, get_many_stats."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+from fsspec.asyn import _run_coros_in_chunks
+
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import FsdriverError, NotDirectory, NotFound
+from fsdriver.errors import FsdriverError, IsDirectory, NotDirectory, NotFound
 from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
 from fsdriver.fsspec_face.targets import Target, join, parent
+from fsdriver.runtime import on_loop
 
 
 class Listing(Face):
@@ -177,6 +180,43 @@ class Listing(Face):
             return False
         return True
 
+    @from_any_loop
+    async def _get_many_stats(self, paths: Sequence[str], concurrency: int = 100) -> tuple[int, int]:
+        """Ask for the sizes of many files at once, so that opening them asks for nothing but their bytes.
+
+        What was told is trusted for the ``ttl`` of the route (10 s by default, or that of this filesystem) and is
+        remembered within ``cache.metadata``; changes through the driver show at once.
+
+        Parameters
+        ----------
+        paths : sequence of str
+        concurrency : int
+            Files asked for at a time; names of one directory come in a listing where that is fewer requests.
+
+        Returns
+        -------
+        (int, int)
+            How many files, and their bytes.
+
+        Raises
+        ------
+        NotFound, IsDirectory
+        """
+        if concurrency < 1:
+            raise ValueError(f"concurrency is {concurrency}: it must be at least 1")
+        stripped = [self._strip_protocol(path) for path in paths]
+        await self._expect(stripped)
+
+        async def size(path: str) -> int:
+            _, entry = await self._located(path)
+            if entry.kind is Kind.DIRECTORY:
+                raise IsDirectory("is a directory", path)
+            return entry.size
+
+        await on_loop()
+        sizes = await _run_coros_in_chunks([size(path) for path in stripped], batch_size=concurrency, nofiles=True)
+        return len(sizes), sum(sizes)
+
     def invalidate_cache(self, path: str | None = None) -> None:
         """Remember nothing at and below a path (None: anywhere) that this process learned; files stay cached."""
         super().invalidate_cache(path)
@@ -193,6 +233,7 @@ class Listing(Face):
     isfile = synchronous(_isfile)
     isdir = synchronous(_isdir)
     lexists = synchronous(_lexists)
+    get_many_stats = synchronous(_get_many_stats)
 
 
 def _above(path: str) -> Iterator[str]:

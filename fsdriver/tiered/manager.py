@@ -17,6 +17,7 @@ from fsdriver.cache import ARCCache, Checksum, DiskCache, ObjectKey
 from fsdriver.cache.heat import Uses, heat
 
 from .items import Item, Items
+from .metrics import Metrics
 from .report import Hits, report
 from .settings import TieredSettings
 
@@ -48,6 +49,8 @@ class TieredCacheManager:
         See `TieredSettings`.
     clock : callable
         Seconds since the epoch.
+    timer : callable
+        Seconds, for latencies.
 
     Raises
     ------
@@ -55,7 +58,13 @@ class TieredCacheManager:
         A key of ``config`` is wrong, or the directory cannot be used.
     """
 
-    def __init__(self, config: Mapping[str, Any] | None = None, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any] | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.settings = TieredSettings.of(config)
         self._clock = clock
         self._directory = self.settings.local_cache_path.expanduser()
@@ -70,6 +79,7 @@ class TieredCacheManager:
         )
         self._mapped: dict[str, mmap.mmap] = {}
         self._hits = Hits()
+        self._metrics = Metrics(timer)
         self._closed = False
         # Its bound is one that it never meets: which items go is decided here, by what they are worth.
         self._disk = DiskCache(self._directory, size=2 * self.settings.local_cache_size, min_free=0, clock=clock)
@@ -106,23 +116,30 @@ class TieredCacheManager:
         if len(content) > max(self.settings.local_cache_size, self._largest_in_memory):
             return False
         json.dumps(metadata)
-        with self._opened():
+        with self._opened("put"):
             now = self._clock()
             version = hashlib.sha256(content).hexdigest()
-            on_disk = self._put_on_disk(Item(key, version, len(content), now, Uses(now, now), metadata), content)
+            item = Item(key, version, len(content), now, Uses(now, now), metadata)
+            with self._metrics.moving("disk", "written") as moved:
+                on_disk = self._put_on_disk(item, content)
+                moved.count += on_disk
+                moved.bytes += on_disk * item.size
             return self._remember(key, content, version) or on_disk
 
     def get(self, key: str) -> bytes | None:
         """The content, or None."""
-        with self._opened():
+        with self._opened("get"):
             item = self._items.get(key)
             if item is not None:
                 self._items.use(item, self._clock())
                 self._forget_other_versions(item)
-            known: _Content | None = self._memory.get(key)
-            if known is not None:
-                self._hits.memory += 1
-                return known.content
+            with self._metrics.moving("memory", "read") as moved:
+                known: _Content | None = self._memory.get(key)
+                if known is not None:
+                    self._hits.memory += 1
+                    moved.count += 1
+                    moved.bytes += known.size()
+                    return known.content
             content = None if item is None else self._read(item)
             if item is None or content is None:
                 self._hits.miss += 1
@@ -139,7 +156,7 @@ class TieredCacheManager:
         mmap.mmap or None
             None if there is no such item, if it is empty, or with ``enable_memory_mapping = False``.
         """
-        with self._opened():
+        with self._opened("get_mmap"):
             if not self.settings.enable_memory_mapping:
                 return None
             if (mapped := self._mapped.get(key)) is None:
@@ -170,7 +187,7 @@ class TieredCacheManager:
         int
             Bytes freed; fewer than ``target`` only if there were no more.
         """
-        with self._opened():
+        with self._opened("evict"):
             wanted = int(self.settings.memory_cache_size * _EVICTED_SHARE) if target is None else target
             now = self._clock()
             known = {item.key: item.uses for item in self._items.all()}
@@ -194,7 +211,7 @@ class TieredCacheManager:
         chosen = set(("memory", "disk", "mmap") if tiers is None else tiers)
         if unknown := chosen - {"memory", "disk", "mmap"}:
             raise ValueError(f"no tier is called {', '.join(sorted(unknown))}; there are memory, disk and mmap")
-        with self._opened():
+        with self._opened("clear"):
             if "memory" in chosen:
                 self._memory.clear()
             if chosen & {"mmap", "disk"}:
@@ -213,6 +230,21 @@ class TieredCacheManager:
             return report(
                 self.settings, self._directory, now, items, heats, self._memory.state(), self._hits, len(self._mapped)
             )
+
+    def get_metrics(self) -> dict[str, Any]:
+        """Latencies of the operations of this manager, and traffic of its tiers.
+
+        Returns
+        -------
+        dict
+            ``operations``: by name (``get``, ``put``, …) ``count`` and, in seconds, ``total``, ``mean``, ``p50``, ``p99`` (both
+            up to a factor of two) and ``max``; waiting for another thread is part of them. ``tiers``: of ``memory``,
+            ``disk`` and ``mmap`` the ``hits``, and what was ``read`` and ``written``: ``count``, ``bytes``, ``seconds``, and
+            their quotient, ``bandwidth``.
+        """
+        with self._opened():
+            hits = self._hits
+            return self._metrics.report({"memory": hits.memory, "disk": hits.disk, "mmap": hits.mmap})
 
     def close(self) -> None:
         """Write down what was used; mapped content stays readable."""
@@ -234,11 +266,17 @@ class TieredCacheManager:
     # -- inside --------------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[None]:
+    def _opened(self, operation: str = "") -> Iterator[None]:
+        """Alone, and not closed; ``operation`` is timed."""
+        began = self._metrics.timer()
         with self._lock:
             if self._closed:
                 raise ValueError("the cache manager is closed")
-            yield
+            try:
+                yield
+            finally:
+                if operation:
+                    self._metrics.done(operation, began)
 
     def _heat(self, uses: Uses | None, now: float) -> float:
         if uses is None:
@@ -258,7 +296,10 @@ class TieredCacheManager:
         if len(content) > self._largest_in_memory:
             self._memory.pop(key, None)
             return False
-        self._memory[key] = _Content(version, content)
+        with self._metrics.moving("memory", "written") as moved:
+            self._memory[key] = _Content(version, content)
+            moved.count += 1
+            moved.bytes += len(content)
         return True
 
     def _put_on_disk(self, item: Item, content: bytes) -> bool:
@@ -308,10 +349,12 @@ class TieredCacheManager:
             # Somebody removed the file.
             self._drop([item])
             return None
-        with reader:
+        with reader, self._metrics.moving("disk", "read") as moved:
             content = bytes(reader.read_now(0, item.size) or b"")
-        if hashlib.sha256(content).hexdigest() == item.version:
-            return content
+            if hashlib.sha256(content).hexdigest() == item.version:
+                moved.count += 1
+                moved.bytes += item.size
+                return content
         self._drop([item])
         return None
 

@@ -19,6 +19,7 @@ from fsdriver.cache.heat import Uses
 from fsdriver.errors import ConfigError
 from fsdriver.tiered import TieredCacheManager
 from fsdriver.tiered.items import Item
+from fsdriver.tiered.metrics import Latency
 from tests.clock import Clock
 
 VECTORS = json.loads((Path(__file__).parents[2] / "data" / "cache_vectors.json").read_text())
@@ -345,3 +346,56 @@ def test_statistics_have_the_shape_of_ipfs_kit_py(make: Callable[..., TieredCach
     assert f"{stats['disk_cache']['utilization']:.1%}" == "0.0%"
     assert stats["disk_cache"]["age_distribution"]["under_1hour"] == 20
     assert os.path.isdir(stats["disk_cache"]["directory"])
+
+
+# -- metrics ------------------------------------------------------------------------------------------------------------
+
+
+class Ticks:
+    """A timer that moves on by one second each time it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1.0
+        return self.now
+
+
+@pytest.mark.feature("S2-38")
+def test_operations_and_tiers_are_counted_and_timed(tmp_path: Path) -> None:
+    config = {"local_cache_path": str(tmp_path / "cache"), "max_item_size": 1000}
+    with TieredCacheManager(config, timer=Ticks()) as manager:
+        assert manager.get_metrics()["operations"] == {}
+        manager.put("small", b"s" * 100)
+        manager.put("large", b"l" * 5000)
+        manager.get("small")
+        manager.get("large")
+        manager.get("missing")
+        manager.clear(["memory"])
+        manager.get("small")
+        manager.get_mmap("large")
+        metrics = manager.get_metrics()
+    operations, tiers = metrics["operations"], metrics["tiers"]
+    assert {name: one["count"] for name, one in operations.items()} == {"put": 2, "get": 4, "clear": 1, "get_mmap": 1}
+    assert operations["clear"] == {"count": 1, "total": 1.0, "mean": 1.0, "p50": 1.0, "p99": 1.0, "max": 1.0}
+    get = operations["get"]
+    assert get["mean"] == get["total"] / 4
+    assert get["p50"] <= get["p99"] <= get["max"] < get["total"]
+    assert {name: tier["hits"] for name, tier in tiers.items()} == {"memory": 1, "disk": 2, "mmap": 1}
+    assert (tiers["memory"]["read"]["count"], tiers["memory"]["read"]["bytes"]) == (1, 100)
+    assert (tiers["memory"]["written"]["count"], tiers["memory"]["written"]["bytes"]) == (2, 200)
+    assert tiers["disk"]["read"] == {"count": 2, "bytes": 5100, "seconds": 2.0, "bandwidth": 2550.0}
+    assert tiers["disk"]["written"] == {"count": 2, "bytes": 5100, "seconds": 2.0, "bandwidth": 2550.0}
+
+
+@pytest.mark.feature("S2-38")
+def test_quantiles_of_latencies() -> None:
+    latency = Latency()
+    assert latency.quantile(0.5) == 0.0
+    for milliseconds in range(1, 101):
+        latency.add(milliseconds / 1000)
+    assert 0.05 <= latency.quantile(0.5) <= 0.1
+    assert 0.099 <= latency.quantile(0.99) <= 0.1
+    latency.add(1e6)
+    assert latency.quantile(1.0) == latency.longest == 1e6
