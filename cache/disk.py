@@ -44,6 +44,8 @@ from .stats import CacheStats, Counts
 from .suspects import Suspects
 from .tier import MemoryTier
 
+READ_AT_ONCE: Final = 128 << 10
+"""Bytes of a file that is read as a whole when any of it is wanted: that is less work than a reader of it."""
 _WORKERS: Final = 2
 
 _log = logging.getLogger("fsdriver.cache")
@@ -184,6 +186,15 @@ class DiskCache:
         data = self.memory.get(place)
         if data is not None and self._opened.used(place):
             self.workers.submit(self._opened.flush)
+        return data
+
+    def at_hand(self, key: ObjectKey) -> bytes | None:
+        """All bytes of an object that is in memory, or small and on the disk; None if it is neither."""
+        data = self.remembered(key)
+        if data is None and key.size <= READ_AT_ONCE and (data := self._opened.read(key)) is not None:
+            self.memory.offer(key.place, data)
+            if self._opened.used(key.place):
+                self.workers.submit(self._opened.flush)
         return data
 
     def remember(self, key: ObjectKey, data: bytes) -> None:

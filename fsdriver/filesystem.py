@@ -23,7 +23,6 @@ from pydantic import ValidationError
 
 from fsdriver import runtime
 from fsdriver.backends import ABSENT
-from fsdriver.cache import Reader
 from fsdriver.config import Config
 from fsdriver.entry import Kind
 from fsdriver.errors import AlreadyExists, ConfigError, IsDirectory
@@ -34,8 +33,6 @@ from fsdriver.fsspec_face.targets import LOCAL, Namespace
 from fsdriver.fsspec_face.transfer import Transfer
 from fsdriver.fsspec_face.writing import CompressedFile, TextFile, UpdateFile, WriteFile, open_staged
 
-READ_AT_ONCE: Final = 128 << 10
-"""Bytes of a file that is read when it is opened, if it is on the local disk: that is less work than a descriptor of its own."""
 STRIPPED: Final = 8192
 """Paths of a chained URL that are remembered without their protocol."""
 MODES = frozenset({"rb", "wb", "xb", "ab", "r+b", "w+b", "x+b", "a+b"})
@@ -175,6 +172,8 @@ class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
             Mode ``x`` and the name is taken; checked here, and again, atomically, when the file is closed.
         """
         path = self._strip_protocol(path)
+        if mode == "rb" and compression is None and not kwargs:
+            return self._open(path)
         binary = _binary_mode(mode)
         text = {name: kwargs.pop(name) for name in ("encoding", "errors", "newline") if name in kwargs}
         deferred = not kwargs.pop("autocommit", not self._intrans)
@@ -191,6 +190,10 @@ class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
     def _open(self, path: str, mode: str = "rb", *args: Any, autocommit: bool = True, **kwargs: Any) -> Any:
         """A binary file of a path without protocol."""
         if mode == "rb":
+            target = self._namespace.target(path)
+            entry = target.route.cached(target.name)
+            if entry is not None and (data := target.route.at_hand(target.name, entry)) is not None:
+                return ReadFile(self, path, entry, MemoryRaw(data))
             return runtime.run(self._open_reader(path))
         # Taken here: a cold file is opened on the event loop, whose thread handles no exception of the caller.
         handled = sys.exc_info()[1]
@@ -198,15 +201,9 @@ class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
 
     async def _open_reader(self, path: str) -> ReadFile:
         target, entry = await self._located(path)
-        data = target.route.remembered(target.name, entry)
-        if data is None:
-            reader = await self._open_located(path, target, entry)
-            if not (isinstance(reader, Reader) and reader.complete and reader.size <= READ_AT_ONCE):
-                return ReadFile(self, path, entry, reader)
-            with reader:
-                data = bytes(reader.read_now(0, reader.size) or b"")
-            target.route.remember(reader, data)
-        return ReadFile(self, path, entry, MemoryRaw(data))
+        data = target.route.at_hand(target.name, entry)
+        source = await self._open_located(path, target, entry) if data is None else MemoryRaw(data)
+        return ReadFile(self, path, entry, source)
 
     async def _open_writer(
         self, path: str, mode: str, autocommit: bool, handled: BaseException | None

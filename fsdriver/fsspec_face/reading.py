@@ -33,6 +33,10 @@ class MemoryRaw(io.BytesIO):
     def writable(self) -> bool:
         return False
 
+    def readall(self) -> bytes:
+        """What is left; all of it is not copied."""
+        return self.read()
+
     def fileno(self) -> int:
         if self._file is None:
             self._file = LocalRaw(os.memfd_create("fsdriver"), "rb")

@@ -56,15 +56,15 @@ class Transfer(Face):
         target, _ = await self._located(path)
         await target.route.stat(target.name, fresh=True)
 
-    def _in_memory(self, path: str) -> bytes | None:
-        """All bytes of a small file whose attributes are fresh and whose bytes are in memory: no coroutine is needed."""
+    def _at_hand(self, path: str) -> bytes | None:
+        """All bytes of a small file whose attributes are fresh and whose bytes are here: no coroutine is needed."""
         target = self._namespace.target(path)
         entry = target.route.cached(target.name)
-        return None if entry is None else target.route.remembered(target.name, entry)
+        return None if entry is None else target.route.at_hand(target.name, entry)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         """Bytes ``start`` to ``end`` (exclusive; negative: from the end) of a file."""
-        data = self._in_memory(self._strip_protocol(path))
+        data = self._at_hand(self._strip_protocol(path))
         if data is not None:
             return data[start:end]
         return runtime.run(self._cat_file(path, start, end, **kwargs))
@@ -91,7 +91,7 @@ class Transfer(Face):
     async def _ranges(self, path: str, ranges: Sequence[Range], gap: int | None, *, lenient: bool) -> list[Any]:
         """Slices of the version that is known; those that failed as their errors if ``lenient``."""
         target, entry = await self._located(path)
-        whole = target.route.remembered(target.name, entry)
+        whole = target.route.at_hand(target.name, entry)
         if whole is not None:
             return [whole[start:end] for start, end in ranges]
         with await self._open_located(path, target, entry) as reader:

@@ -98,11 +98,11 @@ class Reading(NameChanges):
 
         return make(key, fetch, now if self.backend.immediate else None)
 
-    def remembered(self, path: str, entry: Entry) -> bytes | None:
-        """All bytes of a small file, if this process has them in memory."""
+    def at_hand(self, path: str, entry: Entry) -> bytes | None:
+        """All bytes of a small file, if this process has them in memory or the cache on its disk."""
         if entry.kind is not Kind.FILE or entry.staging is not None or entry.version is None:
             return None
-        return self.services.cache.remembered(self.content_key(path, entry))
+        return self.services.cache.at_hand(self.content_key(path, entry))
 
     def remember(self, reader: AnyReader, data: bytes) -> None:
         """All bytes of a file were read: keep them in memory if it is small."""
