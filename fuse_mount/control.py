@@ -18,6 +18,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
@@ -37,6 +38,8 @@ Command: TypeAlias = Callable[[Mapping[str, Any]], Awaitable[Answer]]
 LONGEST_LINE: Final = 64 << 20
 PATIENCE: Final = 10.0
 """Seconds within which a daemon answers that is not hung."""
+STALE_PATIENCE: Final = 2.0
+"""Seconds within which the kernel answers for a mount whose daemon is gone."""
 BACKLOG: Final = 128
 SPARE: Final = 4
 """Descriptors kept for connections, for when the process may open no more."""
@@ -223,9 +226,7 @@ def ask(path: Path, directory: str, command: str, wait: float | None, fields: Ma
         except TimeoutError as error:
             raise FsdriverError(f"the daemon gave no answer to {command} within {wait:g} s", directory) from error
         except (FileNotFoundError, ConnectionError) as error:
-            raise FsdriverError(
-                "no daemon of this user answers for it; is it mounted by another user?", directory
-            ) from error
+            raise FsdriverError(_why_nobody_answers(path, directory), directory) from error
     if not line:
         raise FsdriverError(f"the daemon ended before it answered {command}", directory)
     answer: dict[str, Any] = json.loads(line)
@@ -235,6 +236,30 @@ def ask(path: Path, directory: str, command: str, wait: float | None, fields: Ma
         raise failure
     answer.pop("ok", None)
     return answer
+
+
+def _why_nobody_answers(path: Path, directory: str) -> str:
+    mount = mounted_at(directory)
+    if mount is not None and mount.owner not in {None, os.geteuid()}:
+        return f"it was mounted by the user with the id {mount.owner}, whose daemon answers no other"
+    if _is_stale_for_certain(directory):
+        return (
+            "its daemon is gone; mount it again at the same place, which goes on with what was pending, or detach it: "
+            f"fsdriver umount {directory}"
+        )
+    return (
+        f"no daemon answers at {path}: it was mounted with another FSDRIVER_RUNTIME_DIR, or that was deleted since; "
+        f"umount {directory} ends it and uploads what is pending"
+    )
+
+
+def _is_stale_for_certain(directory: str) -> bool:
+    """`is_stale`, asked by a thread of its own: the daemon may hang."""
+    found: list[bool] = []
+    asking = threading.Thread(target=lambda: found.append(is_stale(directory)), daemon=True)
+    asking.start()
+    asking.join(STALE_PATIENCE)
+    return found == [True]
 
 
 def serving_process(directory: str) -> int | None:

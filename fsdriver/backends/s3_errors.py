@@ -159,7 +159,7 @@ def to_error(failure: Failure, key: str, bucket: str, location: str) -> Fsdriver
     error: FsdriverError
     if code == "NoSuchBucket" or (status == 404 and not key):
         error = ContainerMissing(
-            f"the bucket {bucket!r} does not exist at {location}; create it or correct the url", path
+            f"the bucket {bucket!r} does not exist at {location}; create it, or correct the url or 'endpoint'", path
         )
     elif code == "NoSuchUpload":
         error = BackendError("the multipart upload was removed before it was complete; write the object again", path)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_REGION: Final = "us-east-1"
 AMAZON: Final = "amazonaws.com"
+ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CREDENTIAL_LIFE: Final = timedelta(minutes=5)
 """How long obstore keeps an answer; botocore renews temporary keys at least 10 minutes before they end."""
 
@@ -124,11 +125,11 @@ class S3Settings:
         Raises
         ------
         ConfigError
-            The URL names no bucket, or a referenced secret cannot be read.
+            The URL names no bucket, the endpoint is no URL, or a referenced secret cannot be read.
         """
         if not bucket:
             raise ConfigError("the URL names no bucket; write s3://BUCKET/PREFIX", config.url)
-        endpoint = config.endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL") or None
+        endpoint = _endpoint(config, environ)
         region = config.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         path_style = config.path_style
         if path_style is None:
@@ -144,6 +145,14 @@ class S3Settings:
             connect_timeout=config.connect_timeout,
             pool_size=config.pool_size,
         )
+
+
+def _endpoint(config: BackendConfig, environ: Mapping[str, str]) -> str | None:
+    named = {"endpoint": config.endpoint, **{name: environ.get(name) for name in ENDPOINT_VARIABLES}}
+    name, found = next(((name, value) for name, value in named.items() if value), ("", None))
+    if found is not None and not urlsplit(found).netloc:
+        raise ConfigError(f"{found!r} is no URL; write http://{found} or https://{found}", name)
+    return found
 
 
 def _credentials(config: BackendConfig, environ: Mapping[str, str]) -> Credentials:

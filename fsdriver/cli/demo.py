@@ -165,7 +165,12 @@ def stop(folder: Path) -> None:
     """Unmount and stop the server."""
     shown = Demo(folder.resolve())
     if shown.is_mounted():
-        _run([*fsdriver(), "umount", str(shown.mountpoint)])
+        try:
+            _run([*fsdriver(), "umount", str(shown.mountpoint)])
+        except click.ClickException as error:
+            if shown.is_mounted():
+                raise
+            click.echo(error.message, err=True)
         click.echo(f"unmounted {_short(shown.mountpoint)}")
     if (shown.folder / "s3").exists():
         from fsdriver.testing.servers import SeaweedFS

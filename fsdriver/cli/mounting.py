@@ -42,6 +42,8 @@ def mount(
     """Mount URL, or the configured tree, at DIR; returns when it is usable."""
     if len(places) > 2:
         raise click.UsageError("too many places: give [URL] DIR")
+    if "://" in places[-1]:
+        raise click.UsageError(f"{places[-1]} is no directory: the URL comes first, then where to mount it")
     url = places[0] if len(places) == 2 else None
     given = parse_options(options)
     if transport is not None:

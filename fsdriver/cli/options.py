@@ -25,6 +25,8 @@ def parse_options(texts: Iterable[str]) -> dict[str, str]:
     for text in texts:
         for item in _SEPARATOR.split(text):
             name, _, value = item.strip().partition("=")
+            if not name and value:
+                raise ConfigError("an option has no name; write NAME=VALUE", item.strip())
             if name:
                 result[name] = value.replace("\\,", ",")
     return result

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fsdriver.cli.mounts import locate
-from fsdriver.errors import ConfigError, IsDirectory
+from fsdriver.errors import ConfigError, IsDirectory, NotFound
 
 if TYPE_CHECKING:
     from fsdriver.engine import Engine
+    from fsdriver.entry import Entry
+    from fsdriver.routes.route import Route
 
 BATCH: Final = 1000
 """Paths of one request to a daemon."""
@@ -162,6 +164,7 @@ class UrlPlace:
             config = from_url(container, {"posix": "off", **options}, load())
         self.engine: Engine = open_engine(config)
         self._path = "/" + path.strip("/")
+        self._listed: dict[tuple[Route, str], Entry] = {}
 
     def files(self, *, recursive: bool) -> Iterator[tuple[str, int]]:
         from fsdriver.runtime import run
@@ -174,26 +177,33 @@ class UrlPlace:
 
         found: list[tuple[str, int]] = []
         for route, inside in self.engine.tree.covering(self._path):
-            entry = await route.stat(inside)
+            entry = await self._stat(route, inside)
             base = route.path.rstrip("/")
             if entry.kind is not Kind.DIRECTORY:
+                self._listed[route, inside] = entry
                 found.append((f"{base}/{inside}", entry.size))
                 continue
             if not recursive:
                 raise IsDirectory("is a directory; --recursive takes the files in it", self.name)
             async for batch in route.find(inside):
-                found += [
-                    (f"{base}/{name}", one.size)
-                    for name, one in batch.items()
-                    if one.kind is Kind.FILE and RESERVED not in name.split("/")
-                ]
+                for name, one in batch.items():
+                    if one.kind is Kind.FILE and RESERVED not in name.split("/"):
+                        self._listed[route, name] = one
+                        found.append((f"{base}/{name}", one.size))
         return found
+
+    async def _stat(self, route: Route, inside: str) -> Entry:
+        try:
+            return await route.stat(inside)
+        except NotFound as error:
+            raise NotFound(error.message, self.name) from error
 
     def warm(self, path: str) -> Future[int]:
         from fsdriver.routes.caching import warm
         from fsdriver.runtime import spawn
 
-        return spawn(warm(*self.engine.route(path)))
+        place = self.engine.route(path)
+        return spawn(warm(*place, self._listed.pop(place, None)))
 
     def evict(self) -> Mapping[str, int]:
         from fsdriver.routes.caching import Eviction, evict
@@ -201,14 +211,18 @@ class UrlPlace:
 
         done = Eviction()
         for route, inside in self.engine.tree.covering(self._path):
-            done += run(evict(route, inside))
+            try:
+                done += run(evict(route, inside))
+            except NotFound as error:
+                raise NotFound(error.message, self.name) from error
         return asdict(done)
 
     def set_pins(self, paths: Iterable[str], *, pinned: bool) -> int:
         from fsdriver.routes.caching import set_pins
         from fsdriver.runtime import run
 
-        return run(set_pins(map(self.engine.route, paths), pinned=pinned))
+        places = map(self.engine.route, paths)
+        return run(set_pins(places, pinned=pinned, known=self._listed))
 
     def capacity(self) -> int:
         return self.engine.cache.stats().size

@@ -147,7 +147,9 @@ def _show(answers: list[dict[str, Any]]) -> None:
             click.echo(f"fsdriver: {answer['error']}", err=True)
         failing = answer.get("failing", ())
         if failing:
-            many = f"{len(failing)} changes fail and are" if len(failing) > 1 else "1 change fails and is"
+            pending = answer["pending"]
+            count = f"{len(failing)} of {pending:,} changes" if pending > 1 else "1 change"
+            many = f"{count} {'fails and is' if len(failing) == 1 else 'fail and are'}"
             click.echo(f"{answer['mountpoint']}: {many} tried again; removing or renaming the file ends that:")
         for row in failing:
             path = row["path"]

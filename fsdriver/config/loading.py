@@ -33,6 +33,8 @@ def find_config(explicit: Path | None = None, environ: Mapping[str, str] = os.en
     """
     for path, origin in ((explicit, "--config"), (_path(environ.get("FSDRIVER_CONFIG")), "FSDRIVER_CONFIG")):
         if path is not None:
+            if path.is_dir():
+                raise ConfigError(f"this is a directory, no configuration file; it was named by {origin}", str(path))
             if not path.is_file():
                 raise ConfigError(f"there is no such configuration file; it was named by {origin}", str(path))
             return [path]

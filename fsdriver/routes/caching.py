@@ -7,14 +7,18 @@ The faces call these for ``fsdriver warm``, ``evict``, ``pin`` and ``unpin``, fo
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final
 
 from fsdriver.cache import Evicted
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NoSpace, Stale, Unsupported
 from fsdriver.routes.route import Route
 from fsdriver.runtime import on_loop
+
+EMPTY: Final[Mapping[Any, Entry]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +49,13 @@ class Eviction:
         )
 
 
-async def warm(route: Route, path: str) -> int:
+async def warm(route: Route, path: str, entry: Entry | None = None) -> int:
     """Fetch one file into the cache.
+
+    Parameters
+    ----------
+    entry : Entry, optional
+        What a listing said of it a moment ago: the store is not asked again.
 
     Returns
     -------
@@ -62,7 +71,8 @@ async def warm(route: Route, path: str) -> int:
         The cache cannot hold it.
     BackendError
     """
-    entry = await route.stat(path)
+    if entry is None:
+        entry = await route.stat(path)
     try:
         return await _fetch(route, path, entry)
     except Stale:
@@ -73,11 +83,14 @@ async def _fetch(route: Route, path: str, entry: Entry) -> int:
     _must_be_file(path, entry)
     if entry.staging is not None or route.services.cache.contains(route.content_key(path, entry)):
         return 0
-    with await route.open(path, entry) as reader:
-        await on_loop()
-        await reader.wait_complete()
-        if reader.path is None:
-            raise NoSpace("the cache has no room for it: raise cache.size, evict or unpin something", path)
+    try:
+        with await route.open(path, entry) as reader:
+            await on_loop()
+            await reader.wait_complete()
+            if reader.path is None:
+                raise NoSpace("the cache has no room for it: raise cache.size, evict or unpin something", path)
+    except NoSpace as error:
+        raise NoSpace(error.message, path) from error
     return entry.size
 
 
@@ -96,8 +109,13 @@ async def evict(route: Route, path: str) -> Eviction:
     return Eviction(total.files, total.bytes, total.open, total.pinned, pending)
 
 
-async def pin(route: Route, paths: Sequence[str]) -> None:
+async def pin(route: Route, paths: Sequence[str], known: Mapping[str, Entry] = EMPTY) -> None:
     """Keep files in the cache from now on, in whichever version; those not in it, once they are.
+
+    Parameters
+    ----------
+    known : mapping of str to Entry
+        What a listing said of some of them a moment ago.
 
     Raises
     ------
@@ -106,24 +124,26 @@ async def pin(route: Route, paths: Sequence[str]) -> None:
     """
     keys: list[str] = []
     for path in paths:
-        entry = await route.stat(path)
+        entry = known.get(path) or await route.stat(path)
         _must_be_file(path, entry)
         keys += _keys(route, path, entry)
     await on_loop()
     await asyncio.to_thread(route.services.cache.manual.pin, route.backend.identity, keys)
 
 
-async def unpin(route: Route, paths: Sequence[str]) -> None:
+async def unpin(route: Route, paths: Sequence[str], known: Mapping[str, Entry] = EMPTY) -> None:
     """Undo `pin`, also of files that are gone."""
     keys: list[str] = []
     for path in paths:
-        entry = await route.find_entry(path)
+        entry = known.get(path) or await route.find_entry(path)
         keys += [route.key(path)] if entry is None else _keys(route, path, entry)
     await on_loop()
     await asyncio.to_thread(route.services.cache.manual.unpin, route.backend.identity, keys)
 
 
-async def set_pins(places: Iterable[tuple[Route, str]], *, pinned: bool) -> int:
+async def set_pins(
+    places: Iterable[tuple[Route, str]], *, pinned: bool, known: Mapping[tuple[Route, str], Entry] = EMPTY
+) -> int:
     """`pin` or `unpin` files of several routes, those of one in one step.
 
     Parameters
@@ -131,6 +151,8 @@ async def set_pins(places: Iterable[tuple[Route, str]], *, pinned: bool) -> int:
     places : iterable of (Route, str)
         Paths within their routes.
     pinned : bool
+    known : mapping
+        What listings said of some of them a moment ago.
 
     Returns
     -------
@@ -141,7 +163,8 @@ async def set_pins(places: Iterable[tuple[Route, str]], *, pinned: bool) -> int:
     for route, path in places:
         paths.setdefault(route, []).append(path)
     for route, some in paths.items():
-        await (pin if pinned else unpin)(route, some)
+        listed = {path: entry for path in some if (entry := known.get((route, path))) is not None}
+        await (pin if pinned else unpin)(route, some, listed)
     return sum(map(len, paths.values()))
 
 

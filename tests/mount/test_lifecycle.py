@@ -124,6 +124,20 @@ def test_umount_of_what_is_not_mounted(trees):
     assert "no fsdriver tree" in done.stderr
 
 
+def test_a_control_socket_that_was_deleted(local_tree):
+    tree = local_tree.mount()
+    (tree.root / "f").write_text("content")
+    for path in (tree.places / "run").iterdir():
+        path.unlink()
+    done = tree.command("status", str(tree.root), check=False)
+    assert done.returncode == 1
+    assert "FSDRIVER_RUNTIME_DIR" in done.stderr
+    assert f"umount {tree.root}" in done.stderr
+    subprocess.run(["umount", tree.root], check=True)
+    wait_for(lambda: not tree.daemon_pids())
+    assert (bucket_of(tree) / "f").read_text() == "content"
+
+
 def test_sigterm_uploads_and_unmounts(local_tree):
     tree = local_tree.mount()
     (tree.root / "f").write_text("content")
@@ -182,6 +196,11 @@ def test_umount_of_a_dead_daemon_explains(local_tree):
     (pid,) = tree.daemon_pids()
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not tree.daemon_pids())
+    for command in ("status", "sync", "refresh"):
+        done = tree.command(command, str(tree.root), check=False)
+        assert done.returncode == 1
+        assert "its daemon is gone" in done.stderr
+        assert f"fsdriver umount {tree.root}" in done.stderr
     done = tree.command("umount", str(tree.root), check=False)
     assert "the daemon was gone" in done.stderr
     assert os.listdir(tree.root) == []

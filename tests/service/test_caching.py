@@ -180,6 +180,32 @@ def environment(s3_server: S3Service, tier_places: Path, monkeypatch: pytest.Mon
         monkeypatch.setenv(name, value)
 
 
+def test_a_file_of_a_listing_costs_no_more_than_its_bytes(
+    environment: None,
+    filled: dict[str, bytes],
+    s3_bucket: str,
+    s3_server: S3Service,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    url = f"s3://{s3_bucket}/prefix/d"
+    with FaultyProxy(s3_server.endpoint) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        assert main(["warm", "-r", url]) == 0
+        assert main(["pin", "-r", url]) == 0
+        assert main(["unpin", "-r", url]) == 0
+        assert [proxy.count(method, f"prefix/d/{name}") for method in ("HEAD", "GET") for name in ("1", "2")] == [
+            0,
+            0,
+            1,
+            1,
+        ]
+        capsys.readouterr()
+        for command in ("warm", "pin", "evict"):
+            assert main([command, f"{url}/gone"]) == 1
+            assert capsys.readouterr().err == f"fsdriver: {url}/gone: no such file or directory\n"
+
+
 def test_commands_on_urls_of_a_store(
     environment: None, filled: dict[str, bytes], s3_bucket: str, s3_config: dict[str, Any], capsys: Any
 ) -> None:

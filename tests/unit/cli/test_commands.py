@@ -58,6 +58,23 @@ def test_mistakes_in_the_arguments_give_2(arguments, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["mount", "/mnt", "s3://bucket"], "the URL comes first"),
+        (["mount", "s3://bucket"], "s3://bucket is no directory"),
+        (["mount", "s3://bucket", "/mnt", "-o", "=3"], "an option has no name"),
+        (["mount", "--config", "/", "/mnt"], "this is a directory, no configuration file"),
+        (["ls", "foo://bucket"], "unknown scheme 'foo'; s3, file and"),
+        (["ls", "s3://bucket"], "AWS_ENDPOINT_URL: 'host:9000' is no URL; write http://host:9000"),
+    ],
+)
+def test_a_mistake_is_told_with_the_way_out(arguments, words, capsys, tier_places, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "host:9000")
+    assert main(arguments) in {1, 2}
+    assert words in capsys.readouterr().err
+
+
 def test_an_error_is_one_line_and_gives_1(tmp_path, capsys):
     file = tmp_path / "x.toml"
     file.write_text("[cache]\nsise = 1\n")
