@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import logging
-import os
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +28,7 @@ from fsdriver.writeback.immediate import ImmediateSender
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.keeping import FETCHED_UNASKED, Keeper
 from fsdriver.writeback.leftovers import abort_uploads, sweep_staging
+from fsdriver.writeback.lock import UploaderLock
 from fsdriver.writeback.outgoing import Outgoing, Sent
 from fsdriver.writeback.pending import STILL_READ, Action, Pending
 from fsdriver.writeback.sealing import Sealer
@@ -109,9 +107,7 @@ class Uploader:
         self._settler = Settler(journal, staging, self.sealer, self.counters, self.routes, on_done, on_conflict)
         self.waiters = Waiters(self.counters)
         self.flusher = Flusher(backend.identity, journal, self.routes, make_route, self.waiters, self.spawn)
-        digest = hashlib.sha256(backend.identity.encode()).hexdigest()[:16]
-        self._lock_path = state_dir / f"uploader-{digest}.lock"
-        self._lock_fd: int | None = None
+        self._lock = UploaderLock(state_dir, backend.identity)
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -159,34 +155,20 @@ class Uploader:
             await asyncio.wait([asyncio.wrap_future(one) for one in list(self._at_once)], timeout=CLOSE_PATIENCE)
         self._settle_sent()
         self._threads.shutdown(wait=False)
-        self._unlock()
+        self._lock.release()
 
-    def _try_lock(self) -> bool:
-        if self._lock_fd is not None:
-            return True
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return False
-        self._lock_fd = descriptor
+    def _recover(self) -> None:
+        """Nobody uploaded to this store: end what a dead process left, and begin where it was."""
         self.journal.reset_inflight(self.backend.identity)
         for row in self.journal.held(self.backend.identity):
             if row.staging is None or not self.staging.is_open(row.staging):
                 self.journal.let_go(row)
         sweep_staging(self.staging, self.journal)
         self.spawn(abort_uploads(self.backend, self.journal))
-        return True
 
     def lose_lock(self) -> None:
         """In a forked child: the lock is the parent's, and must not outlive it here."""
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        self._lock.release()
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -217,7 +199,7 @@ class Uploader:
             self.flusher.retry_now()
         self._begin()
         await self.waiters.wait(
-            owed, keys, timeout, drain=drain, uploads_here=lambda: self._lock_fd is not None, busy=self._is_busy
+            owed, keys, timeout, drain=drain, uploads_here=lambda: self._lock.held, busy=self._is_busy
         )
 
     def _is_busy(self) -> bool:
@@ -231,14 +213,16 @@ class Uploader:
         assert self._wake is not None
         while not self._closed:
             self._wake.clear()
-            if self._lock_fd is not None:
+            if self._lock.held:
                 self._sender.give_up_superseded()
             if self._in_the_way(time.monotonic()):
                 await self._wait_for_work(QUIET)
                 continue
             self._awake = False
             self.staging.remove_left(self.journal.uses)
-            if self._try_lock():
+            if self._lock.take():
+                self._recover()
+            if self._lock.held:
                 self.sealer.seal_left()
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
@@ -295,7 +279,7 @@ class Uploader:
         bool
             False: something is still owed for the key. The event loop carries it out, and knows of errors.
         """
-        if self._lock_fd is None or self._closed or not self.backend.immediate:
+        if not self._lock.held or self._closed or not self.backend.immediate:
             return False
         with self.journal.transaction():
             spared = key in self._sources() or self.keeper.needed(key)
@@ -349,7 +333,7 @@ class Uploader:
     def is_spared(self, row: Pending) -> bool:
         """A removal that nobody waits for: it follows the last close of who reads the file."""
         if row.error == STILL_READ:
-            return self._lock_fd is None or bool(self.keeper.needed(row.key))
+            return not self._lock.held or bool(self.keeper.needed(row.key))
         if row.action is not Action.DELETE or not row.key.endswith("/"):
             return False
         # A directory goes after what was in it.
