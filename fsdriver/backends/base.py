@@ -50,6 +50,8 @@ class Backend(Calls, ABC):
     """The client may send an idempotent request twice on its own, so that it can lose a condition against itself."""
     uploads: UploadLog | None = None
     """Is told of uploads in parts."""
+    reads_now: bool = False
+    """`get_now` works."""
     immediate: bool = False
     """There are `get_now`, `put_now`, `copy_now` and `delete_now`."""
     fork_safe: bool = True
@@ -85,7 +87,7 @@ class Backend(Calls, ABC):
     def get_now(self, key: str, size: int, version: str) -> memoryview | None:
         """A small object whole, in the calling thread and without the event loop: one attempt, soon given up.
 
-        Only where `immediate` says so. None: it failed, or is another version; `get` will say why.
+        Only where `reads_now` says so. None: it failed, or is another version; `get` will say why.
         """
         return None
 

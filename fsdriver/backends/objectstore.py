@@ -60,6 +60,7 @@ class ObjectStoreBackend(Backend):
     )
     delete_batch = 1000
     fork_safe = False
+    reads_now = True
     immediate = True
 
     def __init__(self, settings: S3Settings, retry: RetryPolicy) -> None:

@@ -2,7 +2,8 @@
 
 s3fs supplies the session, the credentials and the event loop; requests go through its asynchronous SDK client with the
 same arguments as those of `fsdriver.backends.s3_sdk`, so that conditions, metadata, markers and any key work as they do
-there. It takes two to three times the processor time of obstore, and survives a fork.
+there. It takes two to three times the processor time of obstore, and survives a fork. Small objects are fetched in the thread
+that waits for them, without s3fs (`fsdriver.backends.s3_now`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsdriver.backends.base import Backend, Capabilities, ObjectInfo, Page, Part, Source
 from fsdriver.backends.s3_errors import failure_of, to_error
 from fsdriver.backends.s3_list import PAGE_SIZE
+from fsdriver.backends.s3_now import Immediate
 from fsdriver.backends.s3_page import nanoseconds
-from fsdriver.backends.s3_sdk import KEPT_HEADERS, conditions
+from fsdriver.backends.s3_sdk import KEPT_HEADERS, Sdk, conditions, is_plain
 from fsdriver.backends.source import load, size_of
 from fsdriver.errors import BackendError, ContainerMissing, Corrupt, FsdriverError, NotFound, Stale, Unsupported
 
@@ -54,8 +56,20 @@ class S3fsBackend(Backend):
         self._client: Any = None
         self._fs = _make_filesystem(settings, options)
         self._bucket_seen = -BUCKET_TRUST
+        self._sdk = Sdk(settings)
+        self._now = Immediate(settings, None, self._sdk, self.counters, self._saw_bucket)
+        # What s3fs was told beside, requests without it do not know.
+        self.reads_now = not options
+
+    def get_now(self, key: str, size: int, version: str) -> memoryview | None:
+        return self._now.get(key, size, version) if self.reads_now and is_plain(key) else None
+
+    def _saw_bucket(self) -> None:
+        self._bucket_seen = time.monotonic()
 
     async def close(self) -> None:
+        self._now.close()
+        self._sdk.close()
         if self._client is not None:
             await self._client.close()
 

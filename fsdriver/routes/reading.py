@@ -96,7 +96,7 @@ class Reading(NameChanges):
         def now() -> memoryview | None:
             return self.backend.get_now(key.key, key.size, key.version)
 
-        return make(key, fetch, now if self.backend.immediate else None)
+        return make(key, fetch, now if self.backend.reads_now else None)
 
     def at_hand(self, path: str, entry: Entry) -> bytes | None:
         """All bytes of a small file, if this process has them in memory or the cache on its disk."""

@@ -86,6 +86,17 @@ class TestObjectStore(_OnS3):
 class TestS3fs(_OnS3):
     engine = "fsspec"
 
+    def test_small_objects_are_read_without_the_event_loop(self, backend, prefix, monkeypatch):
+        assert backend.reads_now
+        info = run(backend.put(f"{prefix}ü", b"content" * 1000))
+        monkeypatch.setattr(backend, "_send", None)
+        assert bytes(backend.get_now(info.key, 7000, info.version)) == b"content" * 1000
+        assert bytes(backend.get_now(info.key, 7000, info.version)) == b"content" * 1000
+        assert backend.get_now(info.key, 7000, "0" * 32) is None
+        assert backend.get_now(info.key, 6999, info.version) is None
+        assert backend.get_now(f"{prefix}missing", 1, info.version) is None
+        assert backend.get_now(f"{prefix}a//b", 1, info.version) is None
+
 
 class TestLocal(BackendSuite, MarkerSuite, MetadataSuite):
     file_and_directory = False
