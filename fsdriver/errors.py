@@ -43,9 +43,15 @@ class FsdriverError(OSError):
         What failed, why and what to do about it.
     path : str, optional
         The path, key or file concerned; becomes ``filename``.
+
+    Attributes
+    ----------
+    applied : bool
+        The change stands on this host and is journaled; the store does not have it yet.
     """
 
     errno_code: ClassVar[int] = errno.EIO
+    applied: bool = False
 
     def __init__(self, message: str, path: str | None = None) -> None:
         super().__init__(self.errno_code, message)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fsdriver.entry import TYPE_BITS, Entry, Kind
-from fsdriver.errors import NotFound, ReadOnly, Stale
+from fsdriver.errors import BackendError, NotFound, ReadOnly, Stale
 from fsdriver.runtime import on_loop
 
 from .handles import Handles
@@ -22,11 +22,12 @@ from .rereading import Rereading
 from .synthetic import Probe, SyntheticDirectory, SyntheticFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from fsdriver.routes.route import Route
 
     from .passthrough import Passthrough
+    from .transport import Expired
 
 T = TypeVar("T")
 
@@ -55,6 +56,7 @@ class FileSystem:
         self.open_files = OpenFiles(self.table, passthrough)
         self.handles = Handles()
         self.rereading = Rereading(self.handles)
+        self.expire: Callable[[Iterable[Expired]], object] = lambda _: None
         self.disk = ThreadPoolExecutor(4, thread_name_prefix="fuse-disk")
         self.born_ns = time.time_ns()
         self.uid, self.gid = os.getuid(), os.getgid()
@@ -104,6 +106,12 @@ class FileSystem:
             raise Stale("it was removed")
         try:
             entry = await node.route.stat(path)
+        except BackendError as error:
+            # What is known of the root will do: the way to ``.fsdriver``, which tells what is wrong, leads through it.
+            known = node.route.memory.at(path).own if node is self.table.root and error.temporary else None
+            if known is None:
+                raise
+            return known
         except NotFound:
             if node.branch is not None and node.branch.route is None:
                 return self._synthetic_entry(node)

@@ -122,6 +122,7 @@ class MountServer:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self.request_stop)
         self._transport.start()
+        self.fs.expire = self._transport.expire
         try:
             run(self._control.start())
             self.engine.resume()

@@ -12,6 +12,7 @@ from fsdriver.attributes import CARRIED, to_record
 from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import (
     AccessDenied,
+    FsdriverError,
     InvalidName,
     NotDirectory,
     NotFound,
@@ -113,6 +114,9 @@ class Owing(Records):
         except (AccessDenied, ReadOnly):
             self._withdraw(names)
             await self.announce(names)
+            raise
+        except FsdriverError as error:
+            error.applied = True
             raise
 
     async def _sent_at_once(self, paths: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -9,7 +10,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fsdriver.entry import KIND_OF_TYPE, Changes, Entry, Kind
-from fsdriver.errors import AlreadyExists, CrossRoute, InvalidName, NameTooLong, NotFound, ReadOnly, Stale, Unsupported
+from fsdriver.errors import (
+    AlreadyExists,
+    CrossRoute,
+    FsdriverError,
+    InvalidName,
+    NameTooLong,
+    NotFound,
+    ReadOnly,
+    Stale,
+    Unsupported,
+)
 from fsdriver.fuse_mount.inodes import content_of
 from fsdriver.fuse_mount.protocol import (
     FORGET_IN,
@@ -25,9 +36,10 @@ from fsdriver.fuse_mount.protocol import (
     names_of,
     unpack_forgets,
 )
+from fsdriver.fuse_mount.transport import Expired
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Coroutine, Iterator
 
     from fsdriver.fuse_mount.filesystem import FileSystem
     from fsdriver.fuse_mount.inodes import Node
@@ -90,6 +102,28 @@ def batch_forget(fs: FileSystem, request: Request) -> None:
         fs.table.forget(nodeid, count)
 
 
+@contextlib.contextmanager
+def _expiring_what_stands(fs: FileSystem, *names: tuple[Node, str]) -> Iterator[None]:
+    """A change that stands although it fails: the kernel, which is told that it failed, must look at its names again."""
+    try:
+        yield
+    except FsdriverError as error:
+        if error.applied:
+            fs.expire([Expired(parent, ((parent, name),)) for parent, name in names])
+        raise
+
+
+async def _make_stand(change: Awaitable[object]) -> FsdriverError | None:
+    """Carry out a change; the error of one that stands although it failed."""
+    try:
+        await change
+    except FsdriverError as error:
+        if not error.applied:
+            raise
+        return error
+    return None
+
+
 async def new_attributes(
     fs: FileSystem, parent: Node, request_uid: int, request_gid: int, mode: int, kind: Kind
 ) -> Changes:
@@ -121,7 +155,8 @@ def mkdir(fs: FileSystem, request: Request) -> Answer:
 async def _mkdir(fs: FileSystem, parent: Node, name: str, mode: int, uid: int, gid: int) -> Reply:
     route, path = fs.child_path(parent, name)
     changes = await new_attributes(fs, parent, uid, gid, mode, Kind.DIRECTORY)
-    return _made(fs, parent, name, await route.mkdir(path, changes))
+    with _expiring_what_stands(fs, (parent, name)):
+        return _made(fs, parent, name, await route.mkdir(path, changes))
 
 
 def symlink(fs: FileSystem, request: Request) -> Answer:
@@ -150,7 +185,8 @@ async def _make(
 ) -> Reply:  # fmt: skip
     route, path = fs.child_path(parent, name)
     changes = await new_attributes(fs, parent, uid, gid, mode, kind)
-    return _made(fs, parent, name, await route.make(path, kind, changes, target=target, rdev=rdev))
+    with _expiring_what_stands(fs, (parent, name)):
+        return _made(fs, parent, name, await route.make(path, kind, changes, target=target, rdev=rdev))
 
 
 async def _make_file(fs: FileSystem, parent: Node, name: str, mode: int, uid: int, gid: int) -> Reply:
@@ -198,8 +234,11 @@ async def _remove(fs: FileSystem, parent: Node, name: str, *, directory: bool) -
     entry = route.cached(path) or await route.stat(path)
     if node is not None:
         fs.open_files.prepare_removal(node)
-    await (route.rmdir(path) if directory else route.remove(path))
-    keep_attributes(fs, parent, name, entry)
+    with _expiring_what_stands(fs, (parent, name)):
+        failure = await _make_stand(route.rmdir(path) if directory else route.remove(path))
+        keep_attributes(fs, parent, name, entry)
+        if failure is not None:
+            raise failure
     return b""
 
 
@@ -244,12 +283,17 @@ async def _rename(fs: FileSystem, source: Node, old: str, target: Node, new: str
     replaced_entry = None if exchange or there is None else route.cached(new_path)
     for node in filter(None, (there, moving)):
         fs.open_files.prepare_removal(node)
-    await route.rename(old_path, new_path, replace=not flags & RENAME_NOREPLACE, exchange=exchange)
-    replaced = fs.table.rename(source, old, target, new, exchange=exchange)
-    if replaced is not None and replaced.detached and replaced.entry is None:
-        replaced.entry = replaced_entry
-    for path in (new_path, old_path if exchange else None):
-        _follow(fs, route, path)
+    with _expiring_what_stands(fs, (source, old), (target, new)):
+        failure = await _make_stand(
+            route.rename(old_path, new_path, replace=not flags & RENAME_NOREPLACE, exchange=exchange)
+        )
+        replaced = fs.table.rename(source, old, target, new, exchange=exchange)
+        if replaced is not None and replaced.detached and replaced.entry is None:
+            replaced.entry = replaced_entry
+        for path in (new_path, old_path if exchange else None):
+            _follow(fs, route, path)
+        if failure is not None:
+            raise failure
     return b""
 
 

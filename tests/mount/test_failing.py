@@ -77,7 +77,7 @@ def test_what_failed_before_does_not_fail_what_comes_after(
 ) -> None:
     """``through``: an attribute object that the store did not take a moment ago is asked for again."""
     tree, proxy, _ = proxied
-    tree.mount("write=through", "timeout=2s")
+    tree.mount("write=through", "retries=0")
     for name in ("f", "g"):
         (tree.root / name).write_bytes(b"x")
     proxy.fail(10_000, status=500, method="PUT", match="/.fsdriver/")
@@ -102,3 +102,59 @@ def test_umount_after_a_conflict(tree: MountedTree, foreign: Foreign) -> None:
     assert "kept as f.conflict-" in told.stderr
     assert not os.path.ismount(tree.root)
     assert tree.daemon_pids() == []
+
+
+def test_what_stands_though_the_store_does_not_have_it_is_shown(
+    proxied: tuple[MountedTree, FaultyProxy, Foreign],
+) -> None:
+    """``through``: a change that failed for want of the store is journaled; names and open files are as it left them."""
+    tree, proxy, foreign = proxied
+    tree.mount("write=through", "retries=0", "ttl=1h", "negative_ttl=1h")
+    for name in ("moved", "removed", "replaced"):
+        (tree.root / name).write_bytes(name.encode())
+    (tree.root / "d").mkdir()
+    (tree.root / "d" / "f").write_bytes(b"f")
+    assert sorted(os.listdir(tree.root)) == ["d", "moved", "removed", "replaced"]
+    assert not (tree.root / "target").exists()
+    assert not (tree.root / "made").exists()
+    assert not (tree.root / "e").exists()
+    with (tree.root / "moved").open("ab", buffering=0) as file:
+        file.write(b" and")
+        proxy.fail(100_000, status=500)
+        for change in (
+            lambda: (tree.root / "moved").rename(tree.root / "target"),
+            (tree.root / "removed").unlink,
+            (tree.root / "made").mkdir,
+            lambda: (tree.root / "d").rename(tree.root / "e"),
+        ):
+            with fails_with(errno.EIO, errno.ETIMEDOUT):
+                change()
+        for name in ("moved", "removed", "d"):
+            wait_for(lambda name=name: not (tree.root / name).exists())
+        for name in ("target", "made", "e"):
+            wait_for(lambda name=name: (tree.root / name).exists())
+        assert sorted(os.listdir(tree.root)) == ["e", "made", "replaced", "target"]
+        proxy.heal()
+        file.write(b" after")
+    tree.command("sync", str(tree.root))
+    assert foreign.keys() == ["e/f", "replaced", "target"]
+    assert foreign.get("target") == b"moved and after"
+    assert sorted(os.listdir(tree.root)) == ["e", "made", "replaced", "target"]
+    tree.umount()
+
+
+def test_a_mount_tells_what_is_wrong_while_the_store_does_not_answer(
+    proxied: tuple[MountedTree, FaultyProxy, Foreign],
+) -> None:
+    tree, proxy, _ = proxied
+    tree.mount("retries=0", "ttl=0s")
+    assert os.listdir(tree.root) == []
+    proxy.fail(100_000, status=500)
+    with fails_with(errno.EIO, errno.ETIMEDOUT):
+        os.listdir(tree.root)
+    health = json.loads((tree.root / ".fsdriver" / "health.json").read_text())
+    assert health["state"] == "mounted"
+    assert json.loads((tree.root / ".fsdriver" / "pending.json").read_text()) == []
+    proxy.heal()
+    assert os.listdir(tree.root) == []
+    tree.umount()
