@@ -12,6 +12,8 @@ from fsdriver.fsspec_face.base import Face
 from fsdriver.routes.reading import AnyReader
 from fsdriver.writeback.staging import StagedReader
 
+LOCAL_BUFFER: Final = 4096
+"""Bytes buffered in front of a local file, as open() does on most file systems: a random read of 4 KiB then reads no more."""
 FETCHED_BUFFER: Final = 128 << 10
 """Bytes buffered in front of a file that is still being fetched: one block of the cache."""
 
@@ -133,7 +135,7 @@ class ReadFile(io.BufferedReader):
             super().__init__(FetchedRaw(reader), FETCHED_BUFFER)
         else:
             reader.close()
-            super().__init__(LocalRaw(descriptor, "rb"))
+            super().__init__(LocalRaw(descriptor, "rb"), LOCAL_BUFFER)
 
     @property
     def full_name(self) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +130,22 @@ def test_what_is_here_is_read_in_the_calling_thread(
         patch.setattr(runtime.get_loop(), "call_soon_threadsafe", lambda *call, **_: seen.append(call))
         assert fs.cat_ranges([paths[0]] * 3, [0, 5, -9], [4, 9, None]) == [data[:4], data[5:9], data[-9:]]
     assert (seen, len(proxy.seen)) == ([], before)
+
+
+def test_random_reads_of_a_local_file_read_no_more_than_asked(fs: TierFileSystem, tables: dict[str, bytes]) -> None:
+    path = next(iter(tables))
+    fs.warm(path)
+
+    def read() -> int:
+        """Bytes this process has read (proc(5), rchar)."""
+        return int(Path("/proc/self/io").read_text().partition("rchar: ")[2].split()[0])
+
+    with fs.open(path) as file:
+        before = read()
+        for number in range(200):
+            file.seek(number * 50_001)
+            assert len(file.read(4096)) == 4096
+        assert read() - before < 1.3 * 200 * 4096
 
 
 def test_ranges_from_a_coroutine(fs: TierFileSystem, tables: dict[str, bytes]) -> None:
