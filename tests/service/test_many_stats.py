@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fsdriver import runtime
 from fsdriver.errors import IsDirectory, NotFound
 from fsdriver.filesystem import TierFileSystem
 from fsdriver.testing.servers import S3Service
@@ -49,6 +50,20 @@ def test_reading_asks_for_bytes_alone(fs: TierFileSystem, proxy: FaultyProxy, pa
     assert len(proxy.seen) == asked + 43, "one GET each"
     assert fs.get_many_stats([*paths, paths[0]]) == (44, sum(range(100, 143)) + 100)
     assert len(proxy.seen) == asked + 43
+
+
+def test_a_cold_small_file_is_fetched_by_the_thread_that_reads_it(
+    fs: TierFileSystem, proxy: FaultyProxy, paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs.get_many_stats(paths)
+    asked, seen = len(proxy.seen), list[Any]()
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime.get_loop(), "call_soon_threadsafe", lambda *call, **_: seen.append(call))
+        assert fs.cat_file(paths[0]) == b"x" * 100
+        assert fs.cat_file(paths[1], 10, 20) == b"x" * 10
+    assert (seen, len(proxy.seen)) == ([], asked + 2)
+    proxy.fail(1, 500, method="GET", match=paths[2].removeprefix(f"{ROUTE}/"))
+    assert fs.cat_file(paths[2]) == b"x" * 102, "what fails there is tried again on the event loop"
 
 
 def test_a_change_through_the_driver_shows_at_once(fs: TierFileSystem, paths: list[str]) -> None:
