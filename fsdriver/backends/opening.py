@@ -86,6 +86,7 @@ def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) 
         from fsdriver.backends.objectstore import ObjectStoreBackend, runtime_lost  # noqa: PLC0415
 
         if not runtime_lost():
+            _name_what_has_no_effect(name, config)
             return ObjectStoreBackend(settings, retry)
         if name not in _warned:
             _warned.add(name)
@@ -97,6 +98,17 @@ def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) 
     from fsdriver.backends.s3fs_backend import S3fsBackend  # noqa: PLC0415
 
     return S3fsBackend(settings, retry, config.storage_options)
+
+
+def _name_what_has_no_effect(name: str, config: BackendConfig) -> None:
+    """Options of s3fs that it alone knows, or that nobody knows."""
+    for option in sorted(config.storage_options):
+        if (told := f"{name}.{option}") in _warned:
+            continue
+        _warned.add(told)
+        near = difflib.get_close_matches(option, type(config).model_fields, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "s3fs may know it: engine = 'fsspec'"
+        log.warning("backend %r: the option %r has no effect; %s", name, option, hint)
 
 
 def _check_scheme(name: str, scheme: str, url: str) -> None:

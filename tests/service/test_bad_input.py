@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 
 from fsdriver.errors import ConfigError, ContainerMissing, InvalidName, NameTooLong, NotFound, ReadOnly
@@ -234,3 +235,12 @@ def test_paths_longer_than_a_key(tier_s3: TierFileSystem, s3_server, s3_bucket: 
     assert max(len(key) for key in keys) <= 1024
     tier_s3.rm("data/" + "d" * 200, recursive=True)
     assert tier_s3.find("data") == ["data/other"]
+
+
+def test_an_option_that_nobody_knows(s3_server, s3_bucket: str, tier_places: Path, caplog: pytest.LogCaptureFixture):
+    s3_server.client().put_object(Bucket=s3_bucket, Key="k", Body=b"content")
+    keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
+    options = {**keys, "endpoint_url": s3_server.endpoint, "regoin": "us-east-1"}
+    with fsspec.open(f"tier::s3://{s3_bucket}/k", s3=options) as file:
+        assert file.read() == b"content"
+    assert "the option 'regoin' has no effect; did you mean 'region'?" in caplog.text
