@@ -84,7 +84,6 @@ class LargeFetch:
             return await self._missing(start, end)
         except OSError as error:
             self._give_up(error)
-            self.leave()
             return [(start, end)]
 
     def unclaim(self, start: int, end: int) -> None:
@@ -168,7 +167,7 @@ class LargeFetch:
 
     async def _missing(self, start: int, end: int) -> list[tuple[int, int]] | None:
         partial = self.partial
-        if partial is None:
+        if partial is None or not self._fill.stored:
             return [(start, end)]
         loop = asyncio.get_running_loop()
         pause, longest = locks.POLLS
@@ -185,7 +184,11 @@ class LargeFetch:
 
     async def _read(self, partial: Partial, start: int, end: int) -> memoryview | None:
         loop = asyncio.get_running_loop()
-        data = await loop.run_in_executor(self._storage.workers, partial.read, start, end)
+        try:
+            data = await loop.run_in_executor(self._storage.workers, partial.read, start, end)
+        except OSError as error:
+            self._give_up(error)
+            return None
         if data is None:
             self._storage.corrupt(self._fill.key)
         return data

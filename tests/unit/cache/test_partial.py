@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sqlite3
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from fsdriver.cache import BLOCK, DiskCache, Evicted, ObjectKey, Reader, locks
 from fsdriver.cache.blocks import GRAIN
-from fsdriver.cache.partial import map_of, path_of
+from fsdriver.cache.partial import Partial, map_of, path_of
 from fsdriver.runtime import run, spawn
 from tests.waiting import wait_for
 
@@ -322,6 +323,33 @@ def test_a_file_cut_short_while_it_is_read_is_fetched_anew(
         assert part(reader, 2 * MIB, MIB) == source.data[2 * MIB : 3 * MIB]
         run(reader.wait_complete())
         assert reader.read_now(0, 6 * MIB) == source.data
+
+
+def test_a_disk_that_cannot_be_read_costs_a_fetch(
+    make_cache: Callable[..., DiskCache], make_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = make_source(6 * MIB)
+    first = make_cache()
+    with first.reader(source.key, source.fetch) as reader:
+        part(reader, 0, 4 * MIB)
+    settled(first, 4 * MIB)
+    first.close()
+    second = make_cache()
+
+    def fails(*_: object) -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with second.reader(source.key, source.fetch) as reader:
+        assert part(reader, 0) == source.data[:BLOCK]
+        monkeypatch.setattr(Partial, "missing", fails)
+        assert part(reader, MIB) == source.data[MIB : MIB + BLOCK]
+        assert part(reader, 0) == source.data[:BLOCK]
+    wait_for(lambda: second.stats().filling == 0)
+    monkeypatch.undo()
+    with second.reader(source.key, source.fetch) as reader:
+        monkeypatch.setattr(Partial, "read", fails)
+        assert part(reader, MIB, MIB) == source.data[MIB : 2 * MIB]
+    assert second.stats().uncached == 2
 
 
 def test_a_file_removed_while_it_is_filled_is_read_to_its_end(cache: DiskCache, make_source: Any) -> None:
