@@ -74,10 +74,9 @@ class OpenFiles:
                 state = await self._first(node, writable=writable, truncate=truncate)
                 node.opened = state
             elif writable or truncate:
-                staged = await self.stage(node, state)
+                await self.stage(node, state)
                 if truncate:
-                    os.ftruncate(staged.fileno(), 0)
-                    state.untouched = None
+                    await self.truncate(node, state, 0)
             state.handles += 1
             state.writers += writable
             try:
@@ -154,7 +153,7 @@ class OpenFiles:
         elif writable:
             await self._stage_first(node, state, path, entry)
         else:
-            state.reader = await route.open(path, entry)
+            state.reader = await route.open(path, entry, in_place=True)
             self._must_be(node, path, entry, state.reader)
         node.entry = entry
         self.choose_mode(node, state, entry)
@@ -231,6 +230,15 @@ class OpenFiles:
         state.staged = staged
         node.entry = entry
         return staged
+
+    async def truncate(self, node: Node, state: OpenState, size: int) -> None:
+        """Set the size of an open node that is staged; call with the gate held."""
+        staged, path, route = state.staged, node.path(), node.route
+        assert staged is not None
+        if size == 0 and path is not None and route is not None:
+            await route.freeze(path, staged)
+        os.ftruncate(staged.fileno(), size)
+        state.untouched = None
 
     def _abandon(self, node: Node) -> None:
         """The next lookup gives the names a new node; open files keep this one."""

@@ -169,9 +169,8 @@ class DecompressedFile(io.BufferedReader):
 
 
 def _own_descriptor(reader: AnyReader) -> int | None:
-    if isinstance(reader, StagedReader):
-        return os.dup(reader.fileno())
-    return reader.duplicate()
+    # What is pending may be written to again, which only its reader notices.
+    return None if isinstance(reader, StagedReader) else reader.duplicate()
 
 
 def _reopen(fs: Face, path: str, position: int) -> Any:

@@ -116,18 +116,38 @@ class InPlace(Reading):
                 staging.remove(frozen)
                 raise
             staged.replaces = str(frozen)
-            self.journal.restage(str(old), str(frozen))
-            staging.begins_with(staged, str(frozen))
-            for name in entry.links or (path,):
-                known = self.cached(name)
-                if known is not None and known.staging == entry.staging and name not in self.uncommitted:
-                    self._same_bytes[known.ino, str(frozen)] = self.content(known) or str(frozen)
-                    self.memory.change(name, altered(known, staging=str(frozen)))
+            self._owe_frozen(path, entry, staged, frozen)
         if not self.journal.uses(str(frozen)):
             # Uploaded while it was copied: what the store has now is what the staged file began with.
             staging.remove(frozen)
             staged.base = now.version if (now := self.cached(path)) is not None else staged.base
         return staged
+
+    async def freeze(self, path: str, staged: StagedFile) -> None:
+        """Before the bytes of an open staging file go: what was closed, and is owed, is owed from a copy."""
+        where = str(staged.path)
+        if staged.held or not self.journal.uses(where):
+            return
+        frozen = await self._snapshot(staged.path)
+        with self.memory.lock:
+            before, staged.replaces = staged.replaces, str(frozen)
+            self._owe_frozen(path, self.cached(path), staged, frozen)
+        if not self.journal.uses(str(frozen)):
+            staged.replaces = None  # it was sent while it was copied
+            self.services.staging.remove(frozen)
+        if before is not None:
+            self.drop_staging(before)
+
+    def _owe_frozen(self, path: str, entry: Entry | None, staged: StagedFile, frozen: Path) -> None:
+        """Rows and names that stand for the bytes of a staging file find them in its copy; under the lock of the names."""
+        where = str(staged.path)
+        self.journal.restage(where, str(frozen))
+        self.services.staging.begins_with(staged, str(frozen))
+        for name in (entry.links if entry is not None else ()) or (path,):
+            known = self.cached(name)
+            if known is not None and known.staging == where and name not in self.uncommitted:
+                self._same_bytes[known.ino, str(frozen)] = self.content(known) or str(frozen)
+                self.memory.change(name, altered(known, staging=str(frozen)))
 
     def _stage_copy(self, path: str, owed: str, copy: Path) -> StagedFile:
         with self.memory.lock:

@@ -43,12 +43,16 @@ class Reading(NameChanges):
             raise Stale("its bytes are not in the store yet", path)
         return ObjectKey(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)
 
-    async def open(self, path: str, entry: Entry | None = None) -> AnyReader:
+    async def open(self, path: str, entry: Entry | None = None, *, in_place: bool = False) -> AnyReader:
         """A reader of one version of a file; close it.
+
+        ``in_place`` is for who writes files where they lie: what is pending is read as it is now, not as it was closed.
 
         Raises
         ------
         NotFound, IsDirectory
+        Stale
+            It is pending, and another process is writing to it again.
         Unsupported
             FIFOs, sockets and devices have no bytes here.
         """
@@ -62,7 +66,7 @@ class Reading(NameChanges):
             if entry.staging is None:
                 return self._reader(path, entry, self.services.cache.reader)
             try:
-                return StagedReader(Path(entry.staging))
+                return StagedReader(Path(entry.staging), None if in_place else entry.size)
             except FileNotFoundError:
                 # Uploaded and sealed away a moment ago.
                 entry = await self._settled_entry(path, entry)

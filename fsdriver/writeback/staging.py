@@ -136,19 +136,37 @@ class StagedFile:
 
 
 class StagedReader:
-    """Reads a staging file of a pending write: the interface of a cache reader over bytes no store has yet."""
+    """Reads a staging file of a pending write: the interface of a cache reader over bytes no store has yet.
+
+    Parameters
+    ----------
+    path : Path
+    closed : int or None
+        Bytes that the file had when it was closed: it is read as it was then, or not at all, for another process may be
+        writing to it again. None: as it is now.
+
+    Raises
+    ------
+    Stale
+        It is being written to; so do the reads, from then on.
+    """
 
     complete: Final = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, closed: int | None = None) -> None:
         self.path = path
+        self.closed = closed
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         fcntl.flock(self._descriptor, fcntl.LOCK_SH)
+        self._signature = signature(self._descriptor)
+        if closed is not None and self._signature[0] < closed:
+            self.close()
+            raise Stale("it is being written to", str(path))
 
     @property
     def size(self) -> int:
-        """Bytes now."""
-        return os.fstat(self._descriptor).st_size
+        """Bytes now, or when it was closed."""
+        return os.fstat(self._descriptor).st_size if self.closed is None else self.closed
 
     def fileno(self) -> int:
         """A read-only descriptor."""
@@ -156,7 +174,12 @@ class StagedReader:
 
     def read_now(self, offset: int, size: int) -> bytes:
         """Bytes at ``offset``; short only at the end."""
-        return os.pread(self._descriptor, size, offset)
+        if self.closed is None:
+            return os.pread(self._descriptor, size, offset)
+        data = os.pread(self._descriptor, max(0, min(size, self.closed - offset)), offset)
+        if signature(self._descriptor) != self._signature:
+            raise Stale("it was written to while it was read", str(self.path))
+        return data
 
     async def read(self, offset: int, size: int) -> bytes:
         """Same as `read_now`."""

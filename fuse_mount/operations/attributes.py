@@ -175,16 +175,15 @@ async def _truncate(fs: FileSystem, node: Node, size: int, *, by_handle: bool) -
             return await _set_size(fs, node, state, size, commit=True)
         finally:
             await fs.open_files.release(node, writable=True)
-    async with node.gate:
-        await fs.open_files.stage(node, state)
     return await _set_size(fs, node, state, size, commit=not by_handle and not state.writers)
 
 
 async def _set_size(fs: FileSystem, node: Node, state: OpenState, size: int, *, commit: bool) -> Entry:
+    async with node.gate:
+        await fs.open_files.stage(node, state)
+        await fs.open_files.truncate(node, state, size)
     assert state.staged is not None
     assert node.route is not None
-    os.ftruncate(state.staged.fileno(), size)
-    state.untouched = None
     path = node.path()
     if commit and path is not None:
         node.entry = await node.route.commit(path, state.staged)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.mount.conftest import MountedTree, kill_daemon, opened
 from tests.mount.foreign import Foreign
+from tests.mount.peer import Peer
 from tests.servers import FaultyProxy
 
 Proxied = tuple[MountedTree, FaultyProxy, Foreign]
@@ -46,6 +48,13 @@ def acknowledged(proxied: Proxied, request: pytest.FixtureRequest) -> Proxied:
     return proxied
 
 
+@pytest.fixture
+def peer(proxied: Proxied) -> Iterator[Peer]:
+    process = Peer(proxied[0])
+    yield process
+    process.end()
+
+
 def test_a_file_that_is_rewritten_is_renamed(acknowledged: Proxied) -> None:
     """The version that was closed last goes along, and is what a crash leaves until the next close."""
     tree, proxy, foreign = acknowledged
@@ -58,6 +67,48 @@ def test_a_file_that_is_rewritten_is_renamed(acknowledged: Proxied) -> None:
     assert files(tree.root) == {"g": b"acknowledged"}
     tree.umount()
     assert {key: foreign.get(key) for key in foreign.keys()} == {"g": b"acknowledged"}  # noqa: SIM118
+
+
+def test_a_file_that_is_emptied_before_its_last_close(proxied: Proxied, peer: Peer) -> None:
+    """The kernel tells of the last close later than of the next open; others, and a crash, have what was closed."""
+    tree, proxy, foreign = proxied
+    tree.mount()
+    proxy.fail(1000, hold=True, method="PUT")
+    with opened(tree.root / "f", os.O_WRONLY | os.O_CREAT) as first:
+        os.write(first, b"acknowledged")
+        os.close(os.dup(first))
+        with opened(tree.root / "f", AGAIN) as second:
+            os.write(second, b"not")
+            assert peer.cat("f") == b"acknowledged"
+            os.ftruncate(first, 0)
+            assert peer.cat("f") == b"acknowledged"
+            os.write(second, b" closed")
+            assert (tree.root / "f").stat().st_size == len(b"not closed")
+            kill_daemon(tree)
+    proxy.release()
+    tree.mount()
+    assert files(tree.root) == {"f": b"acknowledged"}
+    tree.umount()
+    assert {key: foreign.get(key) for key in foreign.keys()} == {"f": b"acknowledged"}  # noqa: SIM118
+
+
+def test_a_file_that_is_emptied_before_its_last_close_is_closed_again(proxied: Proxied, peer: Peer) -> None:
+    tree, proxy, foreign = proxied
+    tree.mount()
+    proxy.fail(1000, hold=True, method="PUT")
+    with opened(tree.root / "f", os.O_WRONLY | os.O_CREAT) as first:
+        for content in (b"one", b"two, longer", b"3"):
+            with opened(tree.root / "f", AGAIN) as again:
+                os.write(again, content)
+            assert peer.cat("f") == content
+        os.close(os.dup(first))
+    proxy.release()
+    tree.command("sync", str(tree.root))
+    assert foreign.get("f") == b"3"
+    assert files(tree.root) == {"f": b"3"}
+    tree.umount()
+    staging = tree.places / "cache" / ".staging"
+    assert list(staging.iterdir()) == []
 
 
 def test_a_file_that_is_rewritten_and_renamed_is_closed(acknowledged: Proxied) -> None:
