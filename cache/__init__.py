@@ -6,7 +6,7 @@ from .arc import ARCCache, ARCState
 from .blocks import BLOCK
 from .disk import DiskCache
 from .epochs import Epochs
-from .files import write_all
+from .files import LentFile, LocalFile, write_all
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Evicted
 from .partial import Checksum
@@ -25,6 +25,8 @@ __all__ = [
     "Evicted",
     "Fetch",
     "FetchNow",
+    "LentFile",
+    "LocalFile",
     "ObjectKey",
     "Reader",
     "TTLCache",

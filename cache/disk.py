@@ -25,7 +25,7 @@ from .adoption import Adopter
 from .batches import Batches
 from .claims import Claims
 from .eviction import Evictor, Limits
-from .files import LocalFile, SealedFile, open_sealed
+from .files import LentFile, LocalFile, SealedFile, open_sealed
 from .fill import Fill
 from .fills import Fills
 from .index import Finished, Index
@@ -177,6 +177,20 @@ class DiskCache:
         """One more reader of an object that is `unfinished`; None if nobody reads it, or all of it is here."""
         fill = self.fills.join(key)
         return None if fill is None else Reader(self, key, fill)
+
+    def apart(self, key: ObjectKey) -> LocalFile | None:
+        """A sealed file to be handed to another process: open read-only, with a shared lock that is its alone.
+
+        Whoever holds the descriptor counts like any other process that has the file open.
+        """
+        return self._opened.apart(key)
+
+    def lent(self, key: ObjectKey, file: LentFile) -> Reader:
+        """A reader of a file that another cache has sealed and this one does not keep."""
+        self.counts.borrowed += 1
+        sealed = SealedFile(file, None, key.place)
+        sealed.readers = 1
+        return Reader(self, key, sealed)
 
     def remembered(self, key: ObjectKey) -> bytes | None:
         """All bytes of a small object, if they are in memory; counted as a use of its file."""

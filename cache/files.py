@@ -52,6 +52,25 @@ class LocalFile:
         """All of ``data``; see `write_all`."""
         write_all(self.descriptor, data, offset)
 
+    def duplicate(self) -> int:
+        """A descriptor of its own (offset and lock) on the same file, even if its name has gone; LOCK_SH is held on it."""
+        descriptor = os.open(f"/proc/self/fd/{self.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
+        locks.share(descriptor)
+        return descriptor
+
+
+class LentFile(LocalFile):
+    """A sealed file of another user's cache, which this process may not open by itself.
+
+    Its lock was taken by who handed it over, and ends with the last descriptor of it.
+    """
+
+    __slots__ = ()
+
+    def duplicate(self) -> int:
+        """A descriptor that shares offset and lock with this one, of which nobody moves the offset."""
+        return os.dup(self.descriptor)
+
 
 class SealedFile:
     """A complete, immutable file, held with LOCK_SH and shared by all readers of this process.
@@ -96,10 +115,3 @@ def same_file(path: str | Path, descriptor: int, size: int | None = None) -> boo
         return False
     opened = os.fstat(descriptor)
     return named.st_ino == opened.st_ino and named.st_dev == opened.st_dev and size in (None, opened.st_size)
-
-
-def duplicate(file: LocalFile) -> int:
-    """A descriptor of its own (offset and lock) on the same file, even if its name has gone; LOCK_SH is held on it."""
-    descriptor = os.open(f"/proc/self/fd/{file.descriptor}", os.O_RDONLY | os.O_CLOEXEC)
-    locks.share(descriptor)
-    return descriptor

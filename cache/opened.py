@@ -80,7 +80,7 @@ class OpenFiles:
 
     def again(self, key: ObjectKey) -> SealedFile | None:
         """As `find`, for who is counted already. A large file that is suspect is left to `Partials.open`."""
-        if self._suspects and key.place in self._suspects and (key.size > INLINE or not self._suspects.cleared(key)):
+        if self._unproved(key):
             return None
         path = f"{self._root}/{key.place}"
         file = open_sealed(path, key.size)
@@ -97,6 +97,15 @@ class OpenFiles:
         with self._lock:
             self._counts.hits += 1
         return data
+
+    def apart(self, key: ObjectKey) -> LocalFile | None:
+        """The sealed file, opened once more under a shared lock of its own; neither counted nor shared.
+
+        A large file that is suspect is None, as with `again`.
+        """
+        if self._unproved(key):
+            return None
+        return open_sealed(f"{self._root}/{key.place}", key.size)
 
     def register(self, file: LocalFile, path: str, place: str) -> SealedFile:
         """The one open file of a place: this one, or that which another thread registered first."""
@@ -140,6 +149,10 @@ class OpenFiles:
             self._index.touch(uses)
         except sqlite3.Error as error:
             _log.warning("last uses were not written to the cache index: %s", error)
+
+    def _unproved(self, key: ObjectKey) -> bool:
+        suspects = self._suspects
+        return bool(suspects) and key.place in suspects and (key.size > INLINE or not suspects.cleared(key))
 
     def after_fork(self) -> None:
         """In a forked child: descriptors and their locks are shared with the parent, so new readers open their own."""

@@ -15,7 +15,7 @@ from fsdriver.errors import NoSpace
 from . import locks
 from .adoption import Adopter, as_os_error, unkept
 from .eviction import Evictor
-from .files import LocalFile, SealedFile, duplicate, same_file
+from .files import LocalFile, SealedFile, same_file
 from .index import Finished, Index
 from .keys import ObjectKey
 from .opened import OpenFiles
@@ -122,7 +122,7 @@ class Partials:
             self._adopter.failed(key, as_os_error(error))
         self._evictor.ease()
         # Without one, another process was first, or the file was taken away.
-        return sealed or self._opened.again(key) or unkept(LocalFile(duplicate(partial.file)), key)
+        return sealed or self._opened.again(key) or unkept(LocalFile(partial.file.duplicate()), key)
 
     def _admit(self, key: ObjectKey, partial: Partial) -> SealedFile:
         map_of(partial.path).unlink(missing_ok=True)

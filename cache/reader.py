@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from . import files
 from .blocks import GRAIN
 from .files import LocalFile, SealedFile
 from .fill import WHOLE, Fill
@@ -121,7 +120,7 @@ class Reader:
         `DiskCache.unseal` counts it like another process's.
         """
         file = self._local_file()
-        return None if file is None else files.duplicate(file)
+        return None if file is None else file.duplicate()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ class Counts:
 
     hits: int = 0
     misses: int = 0
+    borrowed: int = 0
     fetches: int = 0
     fetched_bytes: int = 0
     failed_fetches: int = 0
@@ -44,6 +45,8 @@ class CacheStats:
         The memory tier of this process.
     hits, misses : int
         Opens of this process that found a sealed file, and those that did not.
+    borrowed : int
+        Of the misses, those read from the cache of another user, whose daemon handed the file over.
     fetches, fetched_bytes, failed_fetches : int
         Requests to the stores.
     sealed, refused, uncached : int
@@ -63,6 +66,7 @@ class CacheStats:
     memory: MemoryStats
     hits: int
     misses: int
+    borrowed: int
     fetches: int
     fetched_bytes: int
     failed_fetches: int

@@ -21,10 +21,11 @@ from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend
 from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache, Epochs
-from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, runtime_dir, state_dir
+from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, offered_dirs, runtime_dir, state_dir
 from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
 from fsdriver.metadata.entries import Defaults
 from fsdriver.notify import announce
+from fsdriver.routes.lenders import Lenders
 from fsdriver.routes.prefetching import Prefetcher
 from fsdriver.routes.route import Route
 from fsdriver.routes.services import Policy, Services, WriteMode
@@ -73,6 +74,7 @@ class Engine:
         self.staging = Staging(directory / ".staging")
         self.epochs = Epochs(state / "epochs")
         self.prefetcher = Prefetcher()
+        self._lenders = None if daemon else Lenders(offered_dirs())
         self.state = state
         self.backends: dict[str, tuple[Backend, str]] = {}
         self.uploaders: dict[str, Uploader] = {}
@@ -167,6 +169,7 @@ class Engine:
             self.epochs,
             self.uploaders[backend.identity],
             None if self.daemon else self._announce,
+            self._lenders,
         )
         return Route(config.path, backend, prefix, policy, defaults, services)
 

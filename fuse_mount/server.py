@@ -24,6 +24,7 @@ from .control import Answer, ControlServer, ask, socket_path
 from .filesystem import FileSystem
 from .inodes import descend
 from .kernel import KernelTransport
+from .lending import LendingServer
 from .passthrough import Passthrough
 from .service import notify_service
 from .synthetic import make_directory
@@ -93,6 +94,14 @@ class MountServer:
             },
         )
 
+        # Nobody trusts such a socket of an ordinary user.
+        lends = options.allow_other and os.geteuid() == 0
+        self._lending = (
+            LendingServer(self.fs, self.engine.tree, self.engine.cache, directory, socket_path(directory).stem)
+            if lends
+            else None
+        )
+
     def _roots(self) -> set[str]:
         """Store and key prefix of every route."""
         return {f"{route.backend.identity}|{route.prefix}" for route in self.engine.routes}
@@ -125,6 +134,7 @@ class MountServer:
         self.fs.expire = self._transport.expire
         try:
             run(self._control.start())
+            self._start_lending()
             self.engine.resume()
         except BaseException:  # an interrupt leaves no dead mount either
             devices.unmount(self.directory, lazy=True)
@@ -132,6 +142,13 @@ class MountServer:
         self.state = "mounted"
         notify_service("READY=1", f"STATUS=serving {self.source} at {self.directory}")
         log.info("%s is mounted at %s, transport %s (%s)", self.source, self.directory, self.transport, self._why)
+
+    def _start_lending(self) -> None:
+        if self._lending is not None:
+            try:
+                run(self._lending.start(self._stores()))
+            except OSError as error:
+                log.warning("%s: cached files are not handed to other users: %s", self.directory, error)
 
     def _make_transport(self, request: devices.MountRequest) -> Transport:
         if self.transport == LIBFUSE:
@@ -198,6 +215,8 @@ class MountServer:
         notify_service("STOPPING=1", "STATUS=uploading what is pending")
         if self._transport is not None:
             self._transport.stop()
+        if self._lending is not None:
+            run(self._lending.stop())
         failures = [str(error) for error in run(self.fs.open_files.close())]
         if failed := self._drain():
             failures.append(failed)
@@ -303,6 +322,7 @@ class MountServer:
             "stale_opens": self.fs.open_files.stale,
             "kept_for_readers": sum(one.keeper.kept for one in self.engine.uploaders.values()),
             "cut_readers": sum(one.keeper.cut for one in self.engine.uploaders.values()),
+            "lent": None if self._lending is None else self._lending.status(),
             **(self._transport.status() if self._transport is not None else {}),
             "cache": asdict(self.engine.cache.stats()),
             "routes": [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fsdriver.config.loading import find_config, from_url, load
 from fsdriver.config.models import BackendConfig, CacheConfig, Config, PolicyConfig, RouteConfig
-from fsdriver.config.places import cache_dir, runtime_dir, state_dir
+from fsdriver.config.places import cache_dir, offered_dirs, offering_dir, runtime_dir, state_dir
 from fsdriver.config.values import SecretRef, reveal
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "find_config",
     "from_url",
     "load",
+    "offered_dirs",
+    "offering_dir",
     "reveal",
     "runtime_dir",
     "state_dir",

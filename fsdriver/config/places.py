@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +15,11 @@ from fsdriver.errors import ConfigError
 
 REMOTE_TYPES: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 """File systems without the locks and the shared memory that SQLite's write-ahead log and the cache rest on."""
+RUNTIME_OF_ROOT: Final = Path("/run/fsdriver")
+OFFERING: Final = "shared"
+"""Of the runtime folder: where daemons offer what they have cached to other users."""
+SEARCH: Final = 0o011
+"""Others may reach what they know the name of, and see no names."""
 
 
 def cache_dir(config: Config | CacheConfig | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -57,15 +62,44 @@ def runtime_dir(environ: Mapping[str, str] = os.environ) -> Path:
     Raises
     ------
     ConfigError
-        As `cache_dir`.
+        As `cache_dir`; other users may search it, though (mode 0711), where `offering_dir` is in it.
     """
     path = _variable("FSDRIVER_RUNTIME_DIR", environ)
     if path is None and os.geteuid() == 0:
-        path = Path("/run/fsdriver")
+        path = RUNTIME_OF_ROOT
     if path is None:
         parent = _variable("XDG_RUNTIME_DIR", environ)
         path = parent / "fsdriver" if parent is not None else state_dir(environ) / "run"
-    return _private(path, "runtime", "FSDRIVER_RUNTIME_DIR")
+    return _private(path, "runtime", "FSDRIVER_RUNTIME_DIR", SEARCH)
+
+
+def offering_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Folder of the sockets on which this user's daemons hand cached files to other users, made if it is missing.
+
+    ``shared`` in the runtime folder (mode 0755), which others may then search (0711) but not list.
+
+    Raises
+    ------
+    ConfigError
+        As `cache_dir`.
+    """
+    above = runtime_dir(environ)
+    path = above / OFFERING
+    path.mkdir(mode=0o700, exist_ok=True)
+    path.chmod(0o755)
+    above.chmod(0o700 | SEARCH)
+    return path
+
+
+def offered_dirs(environ: Mapping[str, str] = os.environ) -> Sequence[Path]:
+    """Folders in which other users' daemons may offer cached files: ``$FSDRIVER_SHARED_DIR``, else that of root.
+
+    Several are separated by colons; an empty value means none, and so does being root. They need not exist.
+    """
+    given = environ.get("FSDRIVER_SHARED_DIR")
+    if given is None:
+        return () if os.geteuid() == 0 else (RUNTIME_OF_ROOT / OFFERING,)
+    return [Path(part).expanduser() for part in given.split(os.pathsep) if part]
 
 
 def file_system_type(path: Path, mountinfo: Path = Path("/proc/self/mountinfo")) -> str:
@@ -104,8 +138,8 @@ def _default(system: str, variable: str, under_home: str, environ: Mapping[str, 
     return base / "fsdriver"
 
 
-def _private(path: Path, what: str, setting: str) -> Path:
-    """``path`` as an existing, writable folder that only this user may enter."""
+def _private(path: Path, what: str, setting: str, others: int = 0) -> Path:
+    """``path`` as an existing, writable folder that only this user may enter; ``others`` are bits they may have."""
     path = Path(os.path.abspath(path))
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,7 +163,7 @@ def _private(path: Path, what: str, setting: str) -> Path:
             f"the {what} directory belongs to uid {status.st_uid}, not to you; set {setting} to a place of your own",
             str(path),
         )
-    if stat.S_IMODE(status.st_mode) & 0o077:
+    if stat.S_IMODE(status.st_mode) & 0o077 & ~others:
         _close_to_others(path, status.st_mode, what, setting)
     _prove_writable(path, what, setting)
     return path

@@ -84,7 +84,7 @@ async def _fetch(route: Route, path: str, entry: Entry) -> int:
     if entry.staging is not None or route.services.cache.contains(route.content_key(path, entry)):
         return 0
     try:
-        with await route.open(path, entry) as reader:
+        with await route.open(path, entry, to_keep=True) as reader:
             await on_loop()
             await reader.wait_complete()
             if reader.path is None:

@@ -43,10 +43,17 @@ class Reading(NameChanges):
             raise Stale("its bytes are not in the store yet", path)
         return ObjectKey(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)
 
-    async def open(self, path: str, entry: Entry | None = None, *, in_place: bool = False) -> AnyReader:
+    async def open(
+        self, path: str, entry: Entry | None = None, *, in_place: bool = False, to_keep: bool = False
+    ) -> AnyReader:
         """A reader of one version of a file; close it.
 
-        ``in_place`` is for who writes files where they lie: what is pending is read as it is now, not as it was closed.
+        Parameters
+        ----------
+        in_place : bool
+            For who writes files where they lie: what is pending is read as it is now, not as it was closed.
+        to_keep : bool
+            The bytes are to come into this cache, also if another user's has them.
 
         Raises
         ------
@@ -64,13 +71,29 @@ class Reading(NameChanges):
             if entry.kind is not Kind.FILE:
                 raise Unsupported(f"is a {entry.kind}, which has no bytes in the store", path)
             if entry.staging is None:
-                return self._reader(path, entry, self.services.cache.reader)
+                reader = self._reader(path, entry, self.services.cache.reader)
+                return reader if to_keep or reader.complete else await self._borrowed(reader)
             try:
                 return StagedReader(Path(entry.staging), None if in_place else entry.size)
             except FileNotFoundError:
                 # Uploaded and sealed away a moment ago.
                 entry = await self._settled_entry(path, entry)
         raise NotFound("its staging file is gone; it may have been removed by hand", path)
+
+    async def _borrowed(self, reader: Reader) -> Reader:
+        """A reader of the same bytes in another user's cache instead of one that would have to fetch them."""
+        lenders = self.services.lenders
+        if lenders is None or not reader.alone:
+            return reader
+        try:
+            file = await lenders.borrow(reader.key)
+        except BaseException:  # a cancelled open leaves nothing either
+            reader.close()
+            raise
+        if file is None:
+            return reader
+        reader.close()
+        return self.services.cache.lent(reader.key, file)
 
     def open_later(self, path: str, entry: Entry) -> Reader:
         """As `open` of a file whose bytes are in the store, but the cache is not asked before the first read."""

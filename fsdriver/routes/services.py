@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from fsdriver.cache import DiskCache, Epochs
+from fsdriver.routes.lenders import Lenders
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.staging import Staging
 from fsdriver.writeback.uploader import Uploader
@@ -18,7 +19,7 @@ Announce: TypeAlias = Callable[[str, Sequence[str]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The engine's parts a route works with; ``uploader`` is the one of the route's own store."""
+    """The engine's parts a route works with; ``uploader`` is the one of the route's own store; a daemon has no lenders."""
 
     journal: Journal
     staging: Staging
@@ -26,6 +27,7 @@ class Services:
     epochs: Epochs
     uploader: Uploader
     announce: Announce | None
+    lenders: Lenders | None
 
 
 @dataclass(frozen=True, slots=True)
