@@ -25,7 +25,7 @@ from .adoption import Adopter
 from .batches import Batches
 from .claims import Claims
 from .eviction import Evictor, Limits
-from .files import LentFile, LocalFile, SealedFile, open_sealed
+from .files import LentFile, LocalFile, SealedFile, is_there, open_sealed
 from .fill import Fill
 from .fills import Fills
 from .index import Finished, Index
@@ -118,8 +118,10 @@ class DiskCache:
             self._suspects = Suspects(self._index, self.objects, self.counts)
         except (sqlite3.OperationalError, PermissionError) as error:
             raise unusable(directory, error) from error
-        self._opened = OpenFiles(self.objects, self._index, self._suspects, self.counts, clock)
         self._evictor = Evictor(self._index, self.objects, self._guard, Limits(size, entries, min_free), self.counts)
+        self._opened = OpenFiles(
+            self.objects, self._index, self._suspects, self._evictor, self._guard, self.counts, clock
+        )
         self._adopter = Adopter(
             self.objects, self._guard, self._index, self._evictor, self._opened, self.counts, clock, self.disk_failed
         )
@@ -217,10 +219,7 @@ class DiskCache:
 
     def contains(self, key: ObjectKey) -> bool:
         """Whether a sealed file is there."""
-        try:
-            return os.stat(self.objects / key.place).st_size == key.size
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+        return is_there(self.objects / key.place, key.size)
 
     # -- changing ----------------------------------------------------------------------------------------------------
 

@@ -107,6 +107,14 @@ def open_sealed(path: str | Path, size: int) -> LocalFile | None:
     return file if same_file(path, file.descriptor, size) else None
 
 
+def is_there(path: str | Path, size: int) -> bool:
+    """Whether ``path`` names something of this size."""
+    try:
+        return os.stat(path).st_size == size
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def same_file(path: str | Path, descriptor: int, size: int | None = None) -> bool:
     """Whether ``path`` names the open file (and that has ``size`` bytes)."""
     try:

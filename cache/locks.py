@@ -2,7 +2,8 @@
 
 Who reads a sealed file holds LOCK_SH on the open file description. Who wants to move or remove one must get LOCK_EX on
 it, and asks for that only while holding the directory's mutex: so a reader who tries to upgrade, which gives its shared
-lock up for a moment (flock(2)), can always take it back.
+lock up for a moment (flock(2)), can take it back. A process of another user, which was handed a descriptor (`passing`), may
+keep LOCK_EX as long as it likes: the file is then given up, not waited for.
 
 Who fetches something for all holds an open file description lock (fcntl(2)) on a range of bytes that stands for it. The
 kernel drops it however the process ends.

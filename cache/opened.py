@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from .files import LocalFile, SealedFile, open_sealed
+from . import locks
+from .eviction import Evictor
+from .files import LocalFile, SealedFile, is_there, open_sealed
 from .index import Index
 from .keys import ObjectKey
 from .stats import Counts
@@ -33,6 +35,9 @@ class OpenFiles:
         The directory of sealed files.
     index : Index
     suspects : Suspects
+    evictor : Evictor
+    guard : Path
+        The mutex of the cache directory.
     counts : Counts
         ``hits`` and ``misses`` are counted here.
     clock : callable
@@ -40,12 +45,21 @@ class OpenFiles:
     """
 
     def __init__(
-        self, objects: Path, index: Index, suspects: Suspects, counts: Counts, clock: Callable[[], float]
+        self,
+        objects: Path,
+        index: Index,
+        suspects: Suspects,
+        evictor: Evictor,
+        guard: Path,
+        counts: Counts,
+        clock: Callable[[], float],
     ) -> None:
         # Text: joining Paths takes as long as the open itself.
         self._root = str(objects)
         self._index = index
         self._suspects = suspects
+        self._evictor = evictor
+        self._guard = guard
         self._counts = counts
         self._clock = clock
         self._lock = threading.Lock()
@@ -79,11 +93,13 @@ class OpenFiles:
         return sealed
 
     def again(self, key: ObjectKey) -> SealedFile | None:
-        """As `find`, for who is counted already. A large file that is suspect is left to `Partials.open`."""
+        """As `find`, for who is counted already; not under the mutex. A large file that is suspect is left to `Partials.open`."""
         if self._unproved(key):
             return None
         path = f"{self._root}/{key.place}"
         file = open_sealed(path, key.size)
+        if file is None and is_there(path, key.size):
+            file = self._contested(path, key)
         return None if file is None else self.register(file, path, key.place)
 
     def read(self, key: ObjectKey) -> bytes | None:
@@ -149,6 +165,19 @@ class OpenFiles:
             self._index.touch(uses)
         except sqlite3.Error as error:
             _log.warning("last uses were not written to the cache index: %s", error)
+
+    def _contested(self, path: str, key: ObjectKey) -> LocalFile | None:
+        """A file that is there, but could not be had.
+
+        Our processes hold the exclusive lock under the mutex only. Any other holder is a process of another user, which was
+        handed the file. That keeps it, and the place is free for a new one.
+        """
+        with locks.mutex(self._guard):
+            file = open_sealed(path, key.size)
+            if file is None and is_there(path, key.size):
+                _log.warning("%s: its cache file is locked by a process of another user, and left to that", key.label)
+                self._evictor.forget(key.place)
+        return file
 
     def _unproved(self, key: ObjectKey) -> bool:
         suspects = self._suspects

@@ -28,6 +28,7 @@ _MAGIC: Final = b"fsdriver read 1"
 _PARTS: Final = 5
 _CREDENTIALS: Final = struct.Struct("iII")
 """struct ucred of unix(7): pid, uid, gid."""
+_DESCRIPTOR: Final = struct.Struct("i")
 
 
 def question(key: ObjectKey) -> bytes:
@@ -72,8 +73,11 @@ def receive(connection: socket.socket, size: int) -> LentFile | None:
         What came is no regular file of ``size`` bytes.
     OSError
     """
-    answer, descriptors, _, _ = socket.recv_fds(connection, len(NOT_HERE), 1, socket.MSG_CMSG_CLOEXEC)
-    files = [LentFile(descriptor) for descriptor in descriptors]
+    # `socket.recv_fds` would leave the descriptor to programs that this process starts: it drops the flag.
+    answer, control, _, _ = connection.recvmsg(
+        len(NOT_HERE), socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+    )
+    files = [LentFile(number) for _, _, data in control for (number,) in _DESCRIPTOR.iter_unpack(data)]
     if answer != HERE or not files:
         return None
     status = os.fstat(files[0].descriptor)

@@ -46,8 +46,9 @@ def move_out(path: Path, target: Path, own: LocalFile | None) -> bool:
     else:
         return False
     if not locks.exclude(file.descriptor):
-        if own is not None:
-            locks.share(file.descriptor)  # always possible: LOCK_EX is asked for under the mutex only
+        # Our processes ask for LOCK_EX under the mutex only: just another user, who was handed the file, can have taken it.
+        if own is not None and not locks.share(file.descriptor):
+            path.unlink()  # what has no name needs no lock: nobody can come to write it
         return False
     try:
         os.rename(path, target)

@@ -83,7 +83,7 @@ class Reading(NameChanges):
     async def _borrowed(self, reader: Reader) -> Reader:
         """A reader of the same bytes in another user's cache instead of one that would have to fetch them."""
         lenders = self.services.lenders
-        if lenders is None or not reader.alone:
+        if lenders is None:
             return reader
         try:
             file = await lenders.borrow(reader.key)
