@@ -65,7 +65,8 @@ names. Without any, a URL alone is a whole tree: `fsdriver mount s3://bucket/pre
 
 `FSDRIVER__CACHE__SIZE=5G` in the environment overrides a key of the files; routes are counted:
 `FSDRIVER__ROUTE__0__TTL`. `FSDRIVER_CACHE_DIR`, `FSDRIVER_STATE_DIR` and `FSDRIVER_RUNTIME_DIR` name the folders of
-the cache, of catalog and journal, and of the sockets. The standard variables of the services count where a backend
+the cache, of catalog and journal, and of the sockets; `FSDRIVER_SHARED_DIR` those where root's daemons
+[offer their cache](operating.md#one-cache-for-all-users). The standard variables of the services count where a backend
 does not say otherwise: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_PROFILE`,
 `AWS_REGION`, `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`.
 

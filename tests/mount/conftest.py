@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.foreign import Foreign
+from tests.mount.users import REPOSITORY, User, runs_as_user
 from tests.servers import FaultyProxy
 from tests.waiting import wait_for
 
@@ -182,6 +184,39 @@ def trees(fuse, tmp_path) -> Iterator[TreeMaker]:
     maker = TreeMaker(tmp_path)
     yield maker
     maker.end()
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory) -> tuple[str, dict[str, str]]:
+    """An interpreter with this package that the user may run: this one, the system's, or one of the user's own."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root to become another user")
+    paths = {
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), sysconfig.get_path("purelib")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    for candidate in (sys.executable, "/usr/bin/python3"):
+        if runs_as_user(candidate, paths):
+            return candidate, paths
+    place = Path(tempfile.mkdtemp(prefix="fsdriver-user-venv-"))
+    place.chmod(0o755)
+    subprocess.run(["/usr/bin/python3", "-m", "venv", place], check=True)
+    subprocess.run([place / "bin" / "pip", "install", "-q", REPOSITORY], check=True)
+    return str(place / "bin" / "python"), {}
+
+
+@pytest.fixture
+def user(fuse, python, request) -> Iterator[User]:
+    if shutil.which("fusermount3") is None:
+        pytest.skip("needs fusermount3")
+    home = Path(tempfile.mkdtemp(prefix="fsdriver-user-"))
+    made = User(home, [python[0]], python[1])
+    yield made
+    if (
+        f" {made.root} " in Path("/proc/mounts").read_text()
+    ):  # the user's mount is closed to root: ismount tells nothing
+        subprocess.run(["umount", "--lazy", made.root], check=True)
+    shutil.rmtree(home, ignore_errors=True)
 
 
 OPTIONS = {"daemon": ("passthrough=off",), "libfuse": ("transport=libfuse",)}

@@ -3,96 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
-import subprocess
-import sys
-import sysconfig
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.mount.conftest import machine_lock
-
-REPOSITORY = Path(__file__).parents[2]
-UID = 65534
-
-
-class User:
-    """Runs commands as a user without privileges, with places of its own."""
-
-    def __init__(self, home: Path, python: list[str], environment: dict[str, str]) -> None:
-        self.home = home
-        self.root = home / "mnt"
-        self.bucket = home / "bucket"
-        self._python = python
-        self._environment = environment
-        for place in (self.root, self.bucket):
-            place.mkdir()
-        for place in (home, self.root, self.bucket):
-            os.chown(place, UID, UID)
-
-    def run(self, *arguments: str, timeout: float = 60, **more: str) -> subprocess.CompletedProcess[str]:
-        folders = {f"FSDRIVER_{name}_DIR": str(self.home / name.lower()) for name in ("CACHE", "STATE", "RUNTIME")}
-        return subprocess.run(
-            [*self._python, *arguments],
-            user=UID,
-            group=UID,
-            extra_groups=[],
-            cwd=self.home,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.home), **folders, **self._environment, **more},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def pytest(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run tests of this folder."""
-        places = ["-p", "no:cacheprovider", f"--basetemp={self.home / 'tests'}", f"--rootdir={REPOSITORY}"]
-        return self.run("-m", "pytest", "-q", "-rfEs", *places, *arguments, timeout=900)
-
-    def fsdriver(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        return self.run("-m", "fsdriver", *arguments, **more)
-
-
-def _runs_as_user(python: str, environment: dict[str, str]) -> bool:
-    try:
-        done = subprocess.run(
-            [python, "-c", "import fsdriver.config, sys; sys.exit(sys.version_info < (3, 11))"],
-            user=UID,
-            group=UID,
-            extra_groups=[],
-            cwd="/",
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
-    except PermissionError:
-        return False
-    return done.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def python(tmp_path_factory) -> tuple[str, dict[str, str]]:
-    """An interpreter with this package that the user may run: this one, the system's, or one of the user's own."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root to become another user")
-    paths = {
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), sysconfig.get_path("purelib")]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    for candidate in (sys.executable, "/usr/bin/python3"):
-        if _runs_as_user(candidate, paths):
-            return candidate, paths
-    place = Path(tempfile.mkdtemp(prefix="fsdriver-user-venv-"))
-    place.chmod(0o755)
-    subprocess.run(["/usr/bin/python3", "-m", "venv", place], check=True)
-    subprocess.run([place / "bin" / "pip", "install", "-q", REPOSITORY], check=True)
-    return str(place / "bin" / "python"), {}
+from tests.mount.users import REPOSITORY, UID
 
 
 @pytest.fixture(autouse=True)
@@ -109,20 +27,6 @@ def device(alone) -> Iterator[None]:
     os.chmod("/dev/fuse", 0o666)
     yield
     os.chmod("/dev/fuse", before)
-
-
-@pytest.fixture
-def user(fuse, python, request) -> Iterator[User]:
-    if shutil.which("fusermount3") is None:
-        pytest.skip("needs fusermount3")
-    home = Path(tempfile.mkdtemp(prefix="fsdriver-user-"))
-    made = User(home, [python[0]], python[1])
-    yield made
-    if (
-        f" {made.root} " in Path("/proc/mounts").read_text()
-    ):  # the user's mount is closed to root: ismount tells nothing
-        subprocess.run(["umount", "--lazy", made.root], check=True)
-    shutil.rmtree(home, ignore_errors=True)
 
 
 def test_mounts_writes_and_unmounts(user, device):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fsdriver.config import CacheConfig, cache_dir, places, runtime_dir, state_dir
+from fsdriver.config import CacheConfig, cache_dir, offered_dirs, offering_dir, places, runtime_dir, state_dir
 from fsdriver.errors import ConfigError
 
 
@@ -35,7 +35,7 @@ def test_places_of_a_user(tmp_path, monkeypatch):
     me = os.geteuid()
     made = []
     monkeypatch.setattr(places.os, "geteuid", lambda: 12345)
-    monkeypatch.setattr(places, "_private", lambda path, what, setting: made.append(path) or path)
+    monkeypatch.setattr(places, "_private", lambda path, *_: made.append(path) or path)
     home = {"HOME": str(tmp_path)}
     assert cache_dir(None, home) == tmp_path / ".cache/fsdriver"
     assert state_dir(home) == tmp_path / ".local/state/fsdriver"
@@ -47,6 +47,29 @@ def test_places_of_a_user(tmp_path, monkeypatch):
     assert state_dir(home) == Path("/var/lib/fsdriver")
     assert runtime_dir({**home, "XDG_RUNTIME_DIR": "/run/user/0"}) == Path("/run/fsdriver")
     assert me == os.getuid()
+
+
+def test_what_is_offered_to_others_lies_in_a_folder_they_may_list(tmp_path):
+    environ = {"FSDRIVER_RUNTIME_DIR": str(tmp_path / "run")}
+    shared = offering_dir(environ)
+    assert shared == tmp_path / "run" / "shared"
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o755
+    assert stat.S_IMODE(shared.parent.stat().st_mode) == 0o711
+    (shared.parent / "mount.sock").touch()
+    assert runtime_dir(environ) == shared.parent
+    assert offering_dir(environ) == shared
+    shared.parent.chmod(0o755)
+    with pytest.raises(ConfigError, match="open to other users"):
+        runtime_dir(environ)
+
+
+def test_others_are_looked_for_where_root_offers(monkeypatch):
+    monkeypatch.setattr(places.os, "geteuid", lambda: 12345)
+    assert offered_dirs({}) == (Path("/run/fsdriver/shared"),)
+    assert offered_dirs({"FSDRIVER_SHARED_DIR": "/a:/b"}) == [Path("/a"), Path("/b")]
+    assert offered_dirs({"FSDRIVER_SHARED_DIR": ""}) == []
+    monkeypatch.setattr(places.os, "geteuid", lambda: 0)
+    assert offered_dirs({}) == ()
 
 
 def test_an_open_empty_folder_is_closed_and_a_used_one_refused(tmp_path):
