@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PATIENCE: Final = 1.0
+PATIENCE: Final = 2.0
 """Seconds that a connection may last, whatever it waits for."""
 MOST: Final = 256
 MOST_OF_ONE: Final = 64

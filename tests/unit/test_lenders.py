@@ -15,6 +15,7 @@ import pytest
 
 from fsdriver.cache import LocalFile, ObjectKey, passing
 from fsdriver.notify import socket_address
+from fsdriver.routes import lenders
 from fsdriver.routes.lenders import LISTED_FOR, Lenders
 from fsdriver.runtime import run
 from tests.clock import Clock
@@ -93,6 +94,12 @@ def directory(tmp_path: Path) -> Path:
     return made
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this machine is."""
+    monkeypatch.setattr(lenders, "PATIENCE", 30)
+
+
 def test_a_file_is_borrowed(directory: Path, content: LocalFile) -> None:
     with answering(directory, lambda connection, _: passing.send(connection, content)) as asked:
         file = run(Lenders([directory]).borrow(KEY))
@@ -102,10 +109,10 @@ def test_a_file_is_borrowed(directory: Path, content: LocalFile) -> None:
 
 
 def test_no_is_no_reason_to_stop_asking(directory: Path) -> None:
-    lenders = Lenders([directory])
+    asking = Lenders([directory])
     with answering(directory, lambda connection, _: passing.send(connection, None)) as asked:
-        assert run(lenders.borrow(KEY)) is None
-        assert run(lenders.borrow(KEY)) is None
+        assert run(asking.borrow(KEY)) is None
+        assert run(asking.borrow(KEY)) is None
     assert asked == [KEY, KEY]
 
 
@@ -116,21 +123,22 @@ def test_daemons_of_other_stores_are_not_asked(directory: Path) -> None:
 
 def test_a_file_of_another_size_is_not_taken(directory: Path, content: LocalFile) -> None:
     key = ObjectKey(KEY.store, KEY.key, KEY.version, 8)
-    lenders = Lenders([directory])
+    asking = Lenders([directory])
     with answering(directory, lambda connection, _: passing.send(connection, content)) as asked:
-        assert run(lenders.borrow(key)) is None
-        assert run(lenders.borrow(key)) is None
+        assert run(asking.borrow(key)) is None
+        assert run(asking.borrow(key)) is None
     assert asked == [key]
 
 
-def test_a_daemon_that_hangs_is_left_out_until_the_next_look(directory: Path) -> None:
+def test_a_daemon_that_hangs_is_left_out_until_the_next_look(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lenders, "PATIENCE", 0.05)
     clock = Clock()
-    lenders = Lenders([directory], clock)
+    asking = Lenders([directory], clock)
     with listening(directory) as daemon:
-        assert run(lenders.borrow(KEY)) is None
-        assert not lenders.offering(KEY.store)
+        assert run(asking.borrow(KEY)) is None
+        assert not asking.offering(KEY.store)
         clock.now += LISTED_FOR
-        assert lenders.offering(KEY.store)
+        assert asking.offering(KEY.store)
         daemon.accept()[0].close()
 
 
@@ -142,12 +150,12 @@ def test_a_daemon_that_has_died_is_no_error(directory: Path) -> None:
 
 def test_daemons_are_looked_for_rarely(directory: Path) -> None:
     clock = Clock()
-    lenders = Lenders([directory, directory / "missing"], clock)
-    assert not lenders.offering(KEY.store)
+    asking = Lenders([directory, directory / "missing"], clock)
+    assert not asking.offering(KEY.store)
     with listening(directory):
-        assert not lenders.offering(KEY.store)
+        assert not asking.offering(KEY.store)
         clock.now += LISTED_FOR
-        assert lenders.offering(KEY.store)
+        assert asking.offering(KEY.store)
 
 
 def test_an_ordinary_user_is_not_trusted(directory: Path) -> None:
