@@ -6,6 +6,7 @@ eviction.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sqlite3
@@ -166,7 +167,7 @@ class DiskCache:
         reader = self.reader(key, fetch)
         try:
             await reader.wait_complete()
-        except BaseException:
+        except BaseException:  # a cancelled wait leaves no reader either
             reader.close()
             raise
         return reader
@@ -393,10 +394,11 @@ class DiskCache:
 
     def leave(self, key: ObjectKey, partial: Partial) -> None:
         """A fill has ended before all was here: its file stays."""
-        if self._closed:
-            self.partials.leave(key, partial)
-        else:
-            self.workers.submit(self.partials.leave, key, partial)
+        with contextlib.suppress(RuntimeError):  # the interpreter ends, and takes no more work
+            if not self._closed:
+                self.workers.submit(self.partials.leave, key, partial)
+                return
+        self.partials.leave(key, partial)
 
     # -- inner parts -------------------------------------------------------------------------------------------------
 

@@ -288,7 +288,7 @@ class Index:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
-            except BaseException:
+            except BaseException:  # an interrupt leaves no open transaction either
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
@@ -345,7 +345,7 @@ class Index:
                         connection.execute(statement)
                     connection.execute(f"PRAGMA user_version = {SCHEMA}")
                 connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # an interrupt leaves no connection either
             connection.close()
             raise
         return connection

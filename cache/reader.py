@@ -73,11 +73,6 @@ class Reader:
         """All bytes are in one local file. A reader of a fill becomes complete when the fill ends."""
         return self._local_file() is not None
 
-    @property
-    def attached(self) -> bool:
-        """It has a local file or a fill."""
-        return self._source is not None
-
     def attach(self) -> SealedFile | Fill:
         """Find the sealed file, or begin a fill, unless that was done; from then on eviction spares the file."""
         source = self._source
@@ -206,7 +201,7 @@ class Reader:
         waits = [asyncio.ensure_future(fill.collect(*clipped[number])) for number in coming]
         try:
             arrived = await asyncio.gather(*waits, return_exceptions=lenient)
-        except BaseException:
+        except BaseException:  # cancelled, or one has failed: nobody waits for the others
             for wait in waits:
                 wait.cancel()
             raise
