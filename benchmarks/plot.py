@@ -13,7 +13,7 @@ LEFT: Final = 40
 TOP: Final = 34
 GAP: Final = 34
 COLUMNS: Final = 3
-COLOURS: Final = ("#d62728", "#ff9896", "#1f77b4", "#2ca02c", "#9467bd", "#8c8c8c")
+COLOURS: Final = ("#d62728", "#ff9896", "#1f77b4", "#2ca02c", "#9467bd", "#8c8c8c", "#aec7e8", "#98df8a")
 TICKS: Final = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
