@@ -172,14 +172,17 @@ class LargeFetch:
         loop = asyncio.get_running_loop()
         pause, longest = locks.POLLS
         deadline = loop.time() + self._patience
-        while missing := partial.missing(start, end):
-            if partial.claim(start, end):
-                return partial.missing(start, end)
+        while not partial.claim(start, end):
             if loop.time() >= deadline:
                 self._patience = 0.0
-                return missing
+                break
             await asyncio.sleep(pause)
             pause = min(2 * pause, longest)
+            if not partial.missing(start, end):
+                break
+        missing = partial.missing(start, end)
+        if missing:
+            return missing
         return None if partial.ended and self._storage.fills.placed(self._fill) else []
 
     async def _read(self, partial: Partial, start: int, end: int) -> memoryview | None:

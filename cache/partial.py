@@ -86,8 +86,8 @@ class Partial:
     ----------
     file : LocalFile
         The bytes.
-    reserved : int
-        Bytes that the index counts for it, as far as this process knows.
+    room : int
+        Bytes that this process may write before it looks again what all have written, and what the index counts.
     left : bool
         This process reads it no more.
     """
@@ -95,7 +95,7 @@ class Partial:
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
         self.size = size
-        self.reserved = 0
+        self.room = 0
         self.left = False
         self._grains = -(-size // GRAIN)
         self._sums = -(-(_STATES + self._grains) // 8) * 8
@@ -164,6 +164,7 @@ class Partial:
     def write(self, start: int, data: memoryview) -> None:
         """Put whole grains into the file (the last one ends with it); they are present afterwards."""
         self.file.write(start, data)
+        self.room -= len(data)
         first = start // GRAIN
         sums = checksums(data)
         self._map.write(self._sums + _SUM * first, memoryview(sums))

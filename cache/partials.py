@@ -25,6 +25,8 @@ from .suspects import Suspects
 
 _STEP: Final = 64 << 20
 """Bytes that are counted in advance: the index is not changed for every block."""
+_ROOM: Final = 16 << 20
+"""Bytes that one process writes before it looks what others have written."""
 
 _log = logging.getLogger("fsdriver.cache")
 
@@ -94,7 +96,7 @@ class Partials:
 
     def ready(self, partial: Partial, size: int) -> bool:
         """Whether `write` of ``size`` bytes would wait for nobody."""
-        return partial.present + size <= partial.reserved and self._space.ample(size)
+        return size <= partial.room and self._space.ample(size)
 
     def write(self, key: ObjectKey, partial: Partial, start: int, data: memoryview) -> None:
         """Keep whole grains.
@@ -105,7 +107,7 @@ class Partials:
             Neither the byte bound nor the free space allow it.
         OSError
         """
-        if not self._reserve(key, partial, len(data)):
+        if len(data) > partial.room and not self._reserve(key, partial, len(data)):
             raise NoSpace("all of cache.size is in use by files that are open or pinned", key.label)
         if not self._space.allocate(partial.file, start, len(data)):
             raise NoSpace("the cache's file system has no more free space than cache.min_free", key.label)
@@ -167,9 +169,8 @@ class Partials:
 
     def _reserve(self, key: ObjectKey, partial: Partial, size: int) -> bool:
         """Count ``size`` more bytes, before they are written."""
-        needed = min(partial.present + size, key.size)
-        if needed <= partial.reserved:
-            return True
+        present = partial.present
+        needed = min(present + size, key.size)
         self._opened.flush()
         for wanted in (min(needed + _STEP, key.size), needed):
             with self._guarded():
@@ -178,6 +179,6 @@ class Partials:
                     self._index.hold(key, wanted, self._clock())
                     counted = wanted
             if counted >= needed:
-                partial.reserved = counted
+                partial.room = max(size, min(counted - present, _ROOM))
                 return True
         return False

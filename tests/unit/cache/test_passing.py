@@ -15,6 +15,7 @@ from fsdriver.cache import DiskCache, LocalFile, ObjectKey, locks, passing
 from fsdriver.cache.files import LentFile
 from fsdriver.errors import Corrupt
 from fsdriver.runtime import run
+from tests.waiting import wait_for
 
 TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 KEYS = st.builds(ObjectKey, TEXT, TEXT, TEXT, st.integers(0, 1 << 62))
@@ -92,7 +93,7 @@ def test_who_locks_a_lent_file_costs_one_fetch(cache: DiskCache, make_source, si
     run(cache.fill(source.key, source.fetch)).close()
     apart = cache.apart(source.key)
     assert apart is not None
-    assert locks.exclude(apart.descriptor)
+    wait_for(lambda: locks.exclude(apart.descriptor))  # once the fill has let the file go
     fetched = source.asked
     for _ in range(3):
         run(cache.fill(source.key, source.fetch)).close()
