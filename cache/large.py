@@ -183,7 +183,10 @@ class LargeFetch:
         missing = partial.missing(start, end)
         if missing:
             return missing
-        return None if partial.ended and self._storage.fills.placed(self._fill) else []
+        if not (partial.ended and self._storage.fills.placed(self._fill)):
+            return []
+        partial.unlock()
+        return None
 
     async def _read(self, partial: Partial, start: int, end: int) -> memoryview | None:
         loop = asyncio.get_running_loop()

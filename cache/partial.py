@@ -131,6 +131,10 @@ class Partial:
         """Tell all who have it open that there is a sealed file now."""
         self._map.write(_ENDED_AT, memoryview(b"\1"))
 
+    def unlock(self) -> None:
+        """There is a sealed file to read: who wants that for itself need not wait until this descriptor is closed."""
+        locks.release(self.file.descriptor)
+
     def missing(self, start: int, end: int) -> list[tuple[int, int]]:
         """Byte ranges that nobody has written yet; ``start`` and ``end`` are borders of grains, or the end of the file."""
         first, count = start // GRAIN, -(-end // GRAIN) - start // GRAIN

@@ -124,7 +124,9 @@ class Partials:
             self._adopter.failed(key, as_os_error(error))
         self._evictor.ease()
         # Without one, another process was first, or the file was taken away.
-        return sealed or self._opened.again(key) or unkept(LocalFile(partial.file.duplicate()), key)
+        sealed = sealed or self._opened.again(key) or unkept(LocalFile(partial.file.duplicate()), key)
+        partial.unlock()
+        return sealed
 
     def _admit(self, key: ObjectKey, partial: Partial) -> SealedFile:
         map_of(partial.path).unlink(missing_ok=True)
@@ -143,6 +145,7 @@ class Partials:
         try:
             with locks.mutex(self._guard):
                 if partial.ended or not same_file(partial.path, partial.file.descriptor):
+                    partial.unlock()
                     return
                 if not locks.exclude(partial.file.descriptor):
                     return
@@ -154,8 +157,7 @@ class Partials:
                     remove(partial.path)
                     if not sealed:
                         self._index.remove(key.place)
-                # Until the descriptor closes nobody else need find it locked.
-                locks.release(partial.file.descriptor)
+                partial.unlock()
         except (OSError, sqlite3.Error) as error:
             _log.warning("%s: what the cache has of it is counted too high: %s", key.label, error)
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import statistics
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -201,7 +200,8 @@ def test_an_entry_costs_the_same_however_many_there_are(store: Store, side: Call
         return written() - before
 
     costs = [cost(number) for number in range(120)]
-    assert statistics.median(costs[-20:]) < 2 * statistics.median(costs[5:25])
+    # Sums: what is written at one read or at the next is a matter of chance. A cost that grows with each entry is five times.
+    assert sum(costs[-40:]) < 3 * sum(costs[:40])
 
 
 def written() -> int:

@@ -59,7 +59,7 @@ def test_after_a_boot(
     assert path.read_bytes() == source.data
     with second.reader(source.key, source.fetch) as reader:
         run(reader.wait_complete())
-        wait_for(lambda: second.unseal(source.key, second.staging / "t", reader=reader))  # once the fill has let it go
+        assert second.unseal(source.key, second.staging / "t", reader=reader)
 
 
 def test_a_file_that_may_be_damaged_is_not_written_to(
