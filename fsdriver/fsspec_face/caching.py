@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from itertools import starmap
+from typing import Final
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
-from fsdriver.entry import Kind
+from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory
 from fsdriver.fsspec_face.base import from_any_loop, synchronous
 from fsdriver.fsspec_face.listing import Listing
 from fsdriver.fsspec_face.targets import Target
 from fsdriver.routes import caching
 from fsdriver.routes.caching import Eviction
-from fsdriver.routes.prefetching import Prefetched
-from fsdriver.routes.route import Route
+from fsdriver.routes.prefetching import Place, Prefetched
 from fsdriver.runtime import on_loop
 
 JOBS: Final = 8
@@ -66,13 +66,13 @@ class Caching(Listing):
         await on_loop()
         slots = asyncio.Semaphore(jobs)
 
-        async def one(target: Target) -> int:
+        async def one(target: Target, entry: Entry) -> int:
             async with slots:
-                fetched = await caching.warm(target.route, target.name)
+                fetched = await caching.warm(target.route, target.name, entry)
             callback.relative_update(1)
             return fetched
 
-        results = await asyncio.gather(*map(one, targets), return_exceptions=True)
+        results = await asyncio.gather(*starmap(one, targets), return_exceptions=True)
         for result in results:
             if isinstance(result, BaseException):
                 raise result
@@ -92,9 +92,9 @@ class Caching(Listing):
         """
         wanted = list(_several(paths))
 
-        async def find() -> Sequence[tuple[Route, str]]:
+        async def find() -> Sequence[Place]:
             targets = await self._files(wanted, recursive=recursive)
-            return [(target.route, target.name) for target in targets]
+            return [(target.route, target.name, entry) for target, entry in targets]
 
         self._namespace.engine.prefetcher.hint(find)
 
@@ -143,25 +143,22 @@ class Caching(Listing):
 
     async def _set_pins(self, paths: str | Sequence[str], *, recursive: bool, pinned: bool) -> int:
         targets = await self._files(paths, recursive=recursive)
-        return await caching.set_pins(((target.route, target.name) for target in targets), pinned=pinned)
+        known = {(target.route, target.name): entry for target, entry in targets}
+        return await caching.set_pins(known, pinned=pinned, known=known)
 
-    async def _files(self, paths: str | Sequence[str], *, recursive: bool) -> list[Target]:
-        found: list[Target] = []
+    async def _files(self, paths: str | Sequence[str], *, recursive: bool) -> list[tuple[Target, Entry]]:
+        """Files, and what the store said of them: for many of them it is not asked again."""
+        found: list[tuple[Target, Entry]] = []
         stripped = [self._strip_protocol(given) for given in _several(paths)]
         await self._expect(stripped)
         for path in stripped:
             target, entry = await self._located(path)
             if entry.kind is not Kind.DIRECTORY:
-                found.append(target)
+                found.append((target, entry))
             elif not recursive:
                 raise IsDirectory("is a directory: pass recursive=True for the files in it", path)
             else:
-                infos: dict[str, dict[str, Any]] = await self._find(path, detail=True)
-                found += [
-                    self._namespace.target(name)
-                    for name, info in infos.items()
-                    if info["type"] == "file" and not info["islink"]
-                ]
+                found += [one async for one in self._files_below(path)]
         return found
 
     warm = synchronous(_warm)

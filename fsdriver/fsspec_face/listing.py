@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from fsspec.asyn import _run_coros_in_chunks
@@ -120,25 +120,39 @@ class Listing(Face):
     async def _find_in_route(
         self, path: str, target: Target, nested: list[str], withdirs: bool, found: dict[str, dict[str, Any]]
     ) -> None:
+        async for name, shown, entry in self._listed(path, target, nested):
+            if entry.kind is not Kind.DIRECTORY:
+                found[shown] = await self._described(shown, entry)
+            if withdirs:
+                if entry.kind is Kind.DIRECTORY:
+                    found[shown] = self.describe(shown, target.route.cached(name) or entry)
+                for above in _above(name[len(target.name) :].lstrip("/")):
+                    place = join(path, above)
+                    if place not in found:
+                        route_name = join(target.name, above)
+                        known = target.route.cached(route_name) or target.route.new_directory(route_name)
+                        found[place] = self.describe(place, known)
+
+    async def _files_below(self, path: str) -> AsyncIterator[tuple[Target, Entry]]:
+        """Regular files below a directory, those of the routes in it too."""
+        starts = [*self._namespace.routes_below(path)]
+        for start in (path, *starts):
+            target = self._namespace.target(start)
+            nested = [other for other in starts if other.startswith(f"{start}/" if start else "")]
+            async for name, _, entry in self._listed(start, target, nested):
+                if entry.kind is Kind.FILE:
+                    yield target.at(name), entry
+
+    async def _listed(self, path: str, target: Target, nested: list[str]) -> AsyncIterator[tuple[str, str, Entry]]:
+        """All names below a directory in one route but for those that ``nested`` routes hide: there, as shown, entry."""
         covered = tuple(f"{route}/" for route in nested)
         cut = len(target.name) + 1 if target.name else 0
         async for batch in target.route.find(target.name):
             for name, entry in batch.items():
                 below = name[cut:]
                 shown = join(path, below)
-                if not below or f"{shown}/".startswith(covered):
-                    continue
-                if entry.kind is not Kind.DIRECTORY:
-                    found[shown] = await self._described(shown, entry)
-                if withdirs:
-                    if entry.kind is Kind.DIRECTORY:
-                        found[shown] = self.describe(shown, target.route.cached(name) or entry)
-                    for above in _above(below):
-                        place = join(path, above)
-                        if place not in found:
-                            route_name = join(target.name, above)
-                            known = target.route.cached(route_name) or target.route.new_directory(route_name)
-                            found[place] = self.describe(place, known)
+                if below and not f"{shown}/".startswith(covered):
+                    yield name, shown, entry
 
     @from_any_loop
     async def _du(

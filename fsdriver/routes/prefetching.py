@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from fsdriver.entry import Entry
 from fsdriver.routes.caching import warm
 from fsdriver.routes.route import Route
 from fsdriver.runtime import on_loop, spawn
@@ -19,7 +20,8 @@ JOBS: Final = 8
 MOST_WAITING: Final = 100_000
 """Files that wait; more are dropped."""
 
-Place: TypeAlias = tuple[Route, str]
+Place: TypeAlias = tuple[Route, str, Entry]
+"""A file, and what a listing said of it."""
 Find: TypeAlias = Callable[[], Coroutine[Any, Any, Sequence[Place]]]
 """Finds out which files a hint means."""
 
@@ -102,9 +104,9 @@ class Prefetcher:
 
     async def _work(self) -> None:
         while self._waiting:
-            route, name = self._waiting.popleft()
+            route, name, entry = self._waiting.popleft()
             try:
-                fetched = await warm(route, name)
+                fetched = await warm(route, name, entry)
             except OSError as error:
                 self._failed += 1
                 log.info("%s was not fetched ahead: %s", name, error)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,29 @@ def test_warm_tells_of_the_first_failure_and_fetches_the_others(
     with pytest.raises(NoSpace, match=r"raise cache\.size"):
         fs.warm(ROUTE, recursive=True)
     assert fs._namespace.engine.cache.stats().entries == 4
+
+
+@pytest.mark.parametrize("hint", [False, True], ids=["warm", "prefetch"])
+def test_what_a_listing_said_is_not_asked_again_for_the_last_of_many(
+    s3_config: dict[str, Any],
+    s3_server: S3Service,
+    filled: dict[str, bytes],
+    hint: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prefetching, "JOBS", 1)
+    with FaultyProxy(s3_server.endpoint) as proxy, ThreadPoolExecutor(1) as pool:
+        s3_config["backend"]["hot"]["endpoint"] = proxy.endpoint
+        fs = TierFileSystem(config=s3_config)
+        proxy.fail(1000, hold=True, method="GET", match="prefix/d/1")
+        bring: Callable[..., Any] = fs.prefetch if hint else partial(fs.warm, jobs=1)
+        done = pool.submit(bring, f"{ROUTE}/d", recursive=True)
+        wait_for(lambda: proxy.held)
+        fs.invalidate_cache()  # as if what was listed were out of date by now
+        proxy.release()
+        done.result(60)
+        wait_for(lambda: fs._namespace.engine.cache.stats().entries == 3)
+        assert proxy.count("HEAD", "prefix/d/") == 0
 
 
 def hinted(fs: TierFileSystem) -> Prefetched:
