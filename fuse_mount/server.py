@@ -312,6 +312,7 @@ class MountServer:
             "pending": rows,
             "pending_bytes": size,
             "failing": self._failing(),
+            "conflicts": self._conflicts(),
             "transport": self.transport,
             "transport_reason": self._why,
             "passthrough": "on" if self.passthrough.enabled else f"off: {self.passthrough.reason}",
@@ -343,6 +344,11 @@ class MountServer:
     def _failing(self) -> list[dict[str, Any]]:
         journal = self.engine.journal
         return [_described(row) for identity in self._stores() for row in journal.failing(identity, FAILING_SHOWN)]
+
+    def _conflicts(self) -> list[dict[str, Any]]:
+        """What other writers won since this daemon began."""
+        uploaders = self.engine.uploaders.items()
+        return [{"store": store, **asdict(one)} for store, uploader in uploaders for one in uploader.counters.lost]
 
     def _stores(self) -> list[str]:
         return sorted({route.backend.identity for route in self.engine.routes})

@@ -166,8 +166,9 @@ class Backend(Calls, ABC):
         size = size_of(source)
         if size > self.put_limit and self.capabilities.multipart:
             info = await multipart.upload(
-                self, key, source, size, metadata=metadata, if_version=if_version, content_type=content_type
-            )
+                self, key, source, size, metadata=metadata, if_version=if_version, content_type=content_type,
+                doubtful=doubtful,
+            )  # fmt: skip
         else:
             info = await self._call_write(
                 "put",
@@ -204,8 +205,9 @@ class Backend(Calls, ABC):
         size: int,
         if_version: str | None,
         metadata: Mapping[str, str] | None = None,
+        doubtful: bool = False,
     ) -> ObjectInfo:
-        """Make the parts the object, if ``if_version`` holds; `Stale` otherwise."""
+        """Make the parts the object, if ``if_version`` holds; `Stale` otherwise. ``doubtful`` as in `put`."""
 
         async def tag() -> str | None:
             return multipart.tag_of_parts(parts)
@@ -215,6 +217,7 @@ class Backend(Calls, ABC):
             key,
             lambda: self._complete_multipart(key, handle, parts, size, if_version),
             lambda: self._find_own(key, size, tag, metadata),
+            unanswered=doubtful,
         )
 
     async def abort_multipart(self, key: str, handle: str) -> None:

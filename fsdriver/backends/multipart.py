@@ -56,6 +56,7 @@ async def upload(
     metadata: Mapping[str, str] | None,
     if_version: str | None,
     content_type: str | None,
+    doubtful: bool = False,
 ) -> ObjectInfo:
     """Send ``source``, `Backend.parts_in_flight` parts at a time; after a failure or cancellation none is left."""
     step = part_size_for(size, backend.part_size)
@@ -72,7 +73,7 @@ async def upload(
     try:
         parts = await _send_parts(backend, key, handle, source, size, step)
         check_settled(source)
-        info = await backend.complete_multipart(key, handle, parts, size, if_version, metadata)
+        info = await backend.complete_multipart(key, handle, parts, size, if_version, metadata, doubtful=doubtful)
         if backend.uploads is not None:
             backend.uploads.ended(key, handle)
         return replace(info, metadata=dict(metadata or {}))

@@ -145,6 +145,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         if "error" in answer:
             click.echo(f"fsdriver: {answer['error']}", err=True)
+        for lost in answer.get("conflicts", ()):
+            kept = (
+                f"the bytes written here are kept as {_quoted(lost['kept'])}" if lost["kept"] else "that version stands"
+            )
+            click.echo(f"{answer['mountpoint']}: {_quoted(lost['path'])} was changed by another writer first; {kept}")
         failing = answer.get("failing", ())
         if failing:
             pending = answer["pending"]
@@ -152,6 +157,8 @@ def _show(answers: list[dict[str, Any]]) -> None:
             many = f"{count} {'fails and is' if len(failing) == 1 else 'fail and are'}"
             click.echo(f"{answer['mountpoint']}: {many} tried again; removing or renaming the file ends that:")
         for row in failing:
-            path = row["path"]
-            shown = json.dumps(path, ensure_ascii=not path.isprintable())
-            click.echo(f"  {row['action']} {shown}: {row['error']}")
+            click.echo(f"  {row['action']} {_quoted(row['path'])}: {row['error']}")
+
+
+def _quoted(path: str) -> str:
+    return json.dumps(path, ensure_ascii=not path.isprintable())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 import time
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from fsdriver.attributes import CARRIED, Record, to_record
 from fsdriver.backends.base import ABSENT, Backend
@@ -15,6 +18,12 @@ from fsdriver.names import split
 from fsdriver.routes.marks import own_marks
 from fsdriver.routes.services import Policy, Services
 from fsdriver.writeback.pending import Action, AttributeChange
+
+MERGES: Final = 20
+"""Attempts at changing an attribute object that other hosts change, too."""
+FIRST_PAUSE: Final = 0.01
+LONGEST_PAUSE: Final = 1.0
+"""Most seconds between two of them, at first and in the end: hosts that keep step would go on refusing each other."""
 
 
 class Records(Lookup):
@@ -155,7 +164,7 @@ class Records(Lookup):
             with self.memory.lock:
                 self.marked.pop(directory, None)
         stored = memory.attributes
-        for _ in range(8):
+        for attempt in range(MERGES):
             # In this order: a record whose row is already gone has got its version meanwhile, and is sent once more.
             changes = self.journal.attributes.of_directory(identity, self.prefix, directory)
             pending = {
@@ -179,6 +188,7 @@ class Records(Lookup):
                     merged.version = (await self.backend.put(key, merged.dump(), if_version=stored.version)).version
             except Stale:
                 stored = None
+                await asyncio.sleep(random.uniform(0, min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt)))  # noqa: S311
                 continue
             if merged.version and stored.version == ABSENT:
                 self.described.created(directory)

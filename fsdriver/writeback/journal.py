@@ -18,7 +18,7 @@ from fsdriver.attributes import Record
 from fsdriver.names import escape, unescape
 from fsdriver.writeback.attribute_rows import AttributeRows
 from fsdriver.writeback.catalog import Catalog
-from fsdriver.writeback.pending import UNKNOWN, Action, Pending
+from fsdriver.writeback.pending import INTERRUPTED, UNKNOWN, Action, Pending
 
 _COLUMNS: Final = (
     "store, key, parent, seq, action, root, path, base, staging, source, source_version, size, record, inflight, held, "
@@ -233,13 +233,19 @@ class Journal(Catalog):
         )
         return _pending(*claimed[0]) if claimed else None
 
-    def reset_inflight(self, store: str) -> None:
+    def reset_inflight(self, store: str, *, told_apart: bool) -> None:
         """A new holder of the uploader's lock begins: what a dead one had under way is to be done again.
 
-        The dead owner may have succeeded, so what the store holds is unknown: those rows are not checked any more.
+        The dead owner may have succeeded. ``told_apart``: who then loses the condition on the version that was there before
+        can tell the dead owner's upload from that of another writer. Else those rows are not checked any more, nor are those
+        that had replaced what was being sent.
         """
+        base = f"CASE WHEN base='{UNKNOWN}' THEN NULL ELSE base END" if told_apart else "NULL"
         with self.transaction():
-            self.change("UPDATE pending SET inflight=0, base=NULL WHERE store=? AND inflight=1", (store,))
+            self.change(
+                f"UPDATE pending SET inflight=0, base={base}, error=? WHERE store=? AND inflight=1",
+                (INTERRUPTED, store),
+            )
             self.change("UPDATE pending SET not_before=0 WHERE store=?", (store,))
 
     def let_go(self, row: Pending) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, replace
+from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fsdriver.attributes import apply_record, to_metadata
@@ -22,6 +23,32 @@ INLINE: Final = 256 << 10
 """Bytes up to which a file is read where it is sent: it was written a moment ago, and a thread would cost more."""
 
 
+CONFLICTS_TOLD: Final = 100
+"""Conflicts that ``status`` lists, the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another writer was faster.
+
+    Attributes
+    ----------
+    path : str
+        Within the route.
+    root : str
+        Key prefix of the route.
+    kept : str
+        Path under which the bytes written here are kept; "" if there were none.
+    time : float
+        Seconds since the epoch.
+    """
+
+    path: str
+    root: str
+    kept: str
+    time: float
+
+
 @dataclass(slots=True)
 class UploadCounters:
     """For ``status``."""
@@ -33,6 +60,7 @@ class UploadCounters:
     conflicts: int = 0
     failures: int = 0
     last_error: str = ""
+    lost: deque[Conflict] = field(default_factory=lambda: deque(maxlen=CONFLICTS_TOLD))
 
 
 @dataclass(frozen=True, slots=True)

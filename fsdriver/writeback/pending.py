@@ -16,6 +16,10 @@ STILL_READ: Final = "a file that is open on this host still reads it"
 """As ``error``: a removal that waits for the last close; nobody waits for it."""
 
 
+INTERRUPTED: Final = "its upload was cut off when a process ended"
+"""As ``error``: the store may have what the row says already."""
+
+
 TRANSIENT: Final = "transient"
 """Set in a record that goes no further than the journal: its route keeps no attributes on the store."""
 
@@ -76,6 +80,11 @@ class Pending:
     held: bool = False
     attempts: int = 0
     error: str | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """It was tried before, and may have been carried out."""
+        return self.error is not None
 
     @property
     def kept(self) -> bool:

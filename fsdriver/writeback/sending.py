@@ -87,13 +87,14 @@ class Sender:
     async def send(self, row: Pending, *, doubtful: bool = False) -> tuple[str, Signature | None]:
         """Carry a row out; returns the version the store has then, and the signature of the bytes that were sent.
 
-        ``doubtful``: an `ImmediateSender` has tried, and may have done it.
+        ``doubtful``: an `ImmediateSender` has tried, and may have done it; so may an attempt before that failed.
 
         Raises
         ------
         GivenUp
             `give_up_superseded` cut it off.
         """
+        doubtful = doubtful or row.doubtful
         if row.action is Action.DELETE:
             await self.backend.delete(row.key, if_version=None if row.key.endswith("/") else row.base or None)
             self.counters.deleted += 1
@@ -161,7 +162,9 @@ class Sender:
                 check_settled(source)
                 info = await self.backend.put(row.key, data, metadata=metadata, if_version=row.base, doubtful=doubtful)
             else:
-                request = loop.create_task(self.backend.put(row.key, source, metadata=metadata, if_version=row.base))
+                request = loop.create_task(
+                    self.backend.put(row.key, source, metadata=metadata, if_version=row.base, doubtful=doubtful)
+                )
                 upload = self._uploads[row.key] = Upload(row, descriptor, request)
                 info = await self._result(upload, before[0], metadata)
             self.counters.uploaded += 1
@@ -189,11 +192,11 @@ class Sender:
             if not upload.given_up or (task is not None and task.cancelling()):
                 raise
             lost = isinstance(error, Stale)
-            stored = upload.row.base if lost else await self._stored_after(upload.row, size, metadata)
+            stored = upload.row.base if lost else await self.stored_after(upload.row, size, metadata)
             raise GivenUp(stored) from error
 
-    async def _stored_after(self, row: Pending, size: int, metadata: dict[str, str] | None) -> str | None:
-        """What the store holds after an upload that was cut off: our bytes are known by their metadata."""
+    async def stored_after(self, row: Pending, size: int, metadata: dict[str, str] | None) -> str | None:
+        """What the store holds after an upload without an answer: our bytes are known by their metadata."""
         if row.base is None or row.base == UNKNOWN:
             return None
         try:
@@ -201,10 +204,9 @@ class Sender:
         except NotFound:
             return row.base
         except FsdriverError as error:
-            log.warning(
-                "what the store holds after a cut-off upload is not known, the next change is made blindly: %s", error
-            )
-            return None
+            # A conflict with ourselves costs a second name; a change made blindly may cost another writer's bytes.
+            log.warning("what the store holds after an upload without an answer is not known: %s", error)
+            return row.base
         if info.version == row.base or info.size != size:
             return row.base
         if metadata is None or info.metadata is None:

@@ -15,7 +15,7 @@ from fsdriver.attributes import CARRIED
 from fsdriver.backends.base import ABSENT
 from fsdriver.writeback.flushing import AttributeStore
 from fsdriver.writeback.journal import Journal
-from fsdriver.writeback.outgoing import Sent, UploadCounters
+from fsdriver.writeback.outgoing import Conflict, Sent, UploadCounters
 from fsdriver.writeback.pending import Action, AttributeChange, Pending
 from fsdriver.writeback.sealing import Sealer
 from fsdriver.writeback.staging import Staging, origin_of
@@ -107,6 +107,7 @@ class Settler:
                 row = self._sealer.from_cache(row)
             if row.action is Action.COPY or row.staging is not None:
                 kept = self._keep_as(row)
+        self._counters.lost.append(Conflict(row.path, row.root, kept, time.time()))
         outcome = f"the bytes written here are kept as {kept}" if kept else "that version stands"
         log.error("%s was changed by another writer first; %s", row.path, outcome)
         self._on_conflict(row)

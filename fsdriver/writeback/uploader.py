@@ -159,7 +159,8 @@ class Uploader:
 
     def _recover(self) -> None:
         """Nobody uploaded to this store: end what a dead process left, and begin where it was."""
-        self.journal.reset_inflight(self.backend.identity)
+        able = self.backend.capabilities
+        self.journal.reset_inflight(self.backend.identity, told_apart=able.conditional_put and able.strong_versions)
         for row in self.journal.held(self.backend.identity):
             if row.staging is None or not self.staging.is_open(row.staging):
                 self.journal.let_go(row)
@@ -398,7 +399,10 @@ class Uploader:
             if began < self._asked_at:
                 # It says nothing of how things are since somebody asked for it.
                 delay = 0.0
-            if self.journal.postpone(row, time.time() + delay, str(known)) and delay:
+            replaced = await self._stored_after(row)
+            if replaced is not None:
+                self._settler.give_up(row, *replaced)
+            elif self.journal.postpone(row, time.time() + delay, str(known)) and delay:
                 self.waiters.failed(row.key, known)
         except Exception as error:
             # Whatever it was: a row that stayed marked as under way would never be tried again.
@@ -411,6 +415,13 @@ class Uploader:
             self._under_way -= 1
             self._copied_from.pop(row.key, None)
         await self.waiters.advanced()
+
+    async def _stored_after(self, row: Pending) -> tuple[str | None] | None:
+        """An upload failed: what the store has now (see `Sender.stored_after`), if the row was replaced meanwhile."""
+        current = self.journal.get(row.store, row.key)
+        if row.action is not Action.PUT or current is None or current.seq == row.seq:
+            return None
+        return (await self._sender.stored_after(row, row.size, self._outgoing.metadata(row)),)
 
     async def _settle_soon(self) -> None:
         await asyncio.sleep(SETTLE_DELAY if self.waiters.only_drain else 0)

@@ -164,13 +164,24 @@ def test_the_failure_of_a_replaced_row_does_not_hold_back_its_successor(journal:
     assert (row.seq, row.base, row.attempts, row.error) == (second.seq, None, 0, None)
 
 
-def test_a_new_uploader_does_again_what_a_dead_one_had_under_way(journal: Journal) -> None:
+def test_of_what_a_dead_one_replaced_while_it_was_sent_nothing_is_known(journal: Journal) -> None:
     journal.write(put("a", base="v1"))
     assert claim(journal) == ["a"]
-    journal.reset_inflight(STORE)
+    journal.write(put("a", staging="/staging/2"))
+    journal.reset_inflight(STORE, told_apart=True)
     row = journal.get(STORE, "a")
     assert row is not None
     assert (row.base, row.inflight) == (None, False)
+
+
+@pytest.mark.parametrize("told_apart", [True, False])
+def test_a_new_uploader_does_again_what_a_dead_one_had_under_way(journal: Journal, told_apart: bool) -> None:
+    journal.write(put("a", base="v1"))
+    assert claim(journal) == ["a"]
+    journal.reset_inflight(STORE, told_apart=told_apart)
+    row = journal.get(STORE, "a")
+    assert row is not None
+    assert (row.base, row.inflight, row.doubtful) == ("v1" if told_apart else None, False, True)
 
 
 def test_below_takes_a_prefix_literally(journal: Journal) -> None:
