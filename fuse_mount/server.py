@@ -313,6 +313,7 @@ class MountServer:
             "pending_bytes": size,
             "failing": self._failing(),
             "conflicts": self._conflicts(),
+            "out_of_reach": self._out_of_reach(),
             "transport": self.transport,
             "transport_reason": self._why,
             "passthrough": "on" if self.passthrough.enabled else f"off: {self.passthrough.reason}",
@@ -329,7 +330,7 @@ class MountServer:
             "routes": [
                 {"path": route.path, "backend": route.backend.identity, "hidden_names": route.hidden,
                  "remembered_bytes": route.memory.weight,
-                 "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
+                 "recalled": route.recalled, "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
             ],
         }  # fmt: skip
 
@@ -350,6 +351,11 @@ class MountServer:
         uploaders = self.engine.uploaders.items()
         return [{"store": store, **asdict(one)} for store, uploader in uploaders for one in uploader.counters.lost]
 
+    def _out_of_reach(self) -> dict[str, float]:
+        """Stores that do not answer, and since when."""
+        outages = {identity: uploader.backend.outage for identity, uploader in self.engine.uploaders.items()}
+        return {identity: outage.since for identity, outage in outages.items() if outage.active}
+
     def _stores(self) -> list[str]:
         return sorted({route.backend.identity for route in self.engine.routes})
 
@@ -357,7 +363,14 @@ class MountServer:
         uploaders = self.engine.uploaders.items()
         return {
             "state": self.state,
-            "stores": {identity: {"last_error": uploader.counters.last_error} for identity, uploader in uploaders},
+            "stores": {
+                identity: {
+                    "last_error": uploader.counters.last_error,
+                    "out_of_reach_since": uploader.backend.outage.since,
+                    "outages": uploader.backend.outage.count,
+                }
+                for identity, uploader in uploaders
+            },
         }
 
 

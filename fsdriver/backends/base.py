@@ -314,6 +314,10 @@ class Backend(Calls, ABC):
 
     async def close(self) -> None:
         """Release connections and threads."""
+        self.outage.close()
+
+    async def _probe(self) -> None:
+        await self._check("")
 
     # -- to be supplied ----------------------------------------------------------------------------------------------
 

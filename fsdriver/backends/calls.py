@@ -7,7 +7,8 @@ import contextlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fsdriver.backends.model import Counters
-from fsdriver.errors import BackendError, FsdriverError, TimedOut
+from fsdriver.backends.outage import Outage
+from fsdriver.errors import BackendError, ContainerMissing, FsdriverError, NotFound, Stale, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -47,6 +48,7 @@ class Calls:
         self.container = container
         self.retry = retry
         self.counters = Counters()
+        self.outage = Outage(self.identity, self._probe, retry)
         self._slots = contextlib.nullcontext() if slots is None else asyncio.Semaphore(slots)
         transfers = None if slots is None or slots <= 2 * RESERVED else slots - RESERVED
         self._transfers = contextlib.nullcontext() if transfers is None else asyncio.Semaphore(transfers)
@@ -63,6 +65,9 @@ class Calls:
         """Whether the same request may succeed if simply tried again."""
         return isinstance(error, BackendError) and error.temporary
 
+    async def _probe(self) -> None:
+        """One small request, to see whether the store answers."""
+
     async def _call(
         self, operation: str, key: str, attempt: Callable[[], Awaitable[T]], *, size: int = 0, transfer: bool = False
     ) -> T:
@@ -74,11 +79,14 @@ class Calls:
         try:
             async with self._transfers if transfer else _UNBOUNDED, self._slots, asyncio.timeout(limit):
                 return await self._attempts(operation, attempt)
-        except BackendError:
+        except BackendError as error:
             self.counters.errors += 1
+            if error.temporary or isinstance(error, ContainerMissing):
+                self.outage.suspect()
             raise
         except TimeoutError as error:
             self.counters.errors += 1
+            self.outage.suspect()
             where = self.location or self.scheme
             raise TimedOut(
                 f"{operation} at {where} was not done after {limit:.3g} s; raise 'timeout' of this backend "
@@ -92,13 +100,19 @@ class Calls:
         while True:
             self.counters.count(operation)
             try:
-                return await attempt()
+                result = await attempt()
+            except (NotFound, Stale):
+                self.outage.answered()
+                raise
             except BackendError as error:
                 failures += 1
                 wait = policy.delay(failures, error.retry_after)
                 out_of_time = policy.clock() - began + wait >= policy.deadline
                 if not self.is_temporary(error) or failures >= policy.attempts or out_of_time:
                     raise
+            else:
+                self.outage.answered()
+                return result
             self.counters.retries += 1
             await policy.sleep(wait)
 

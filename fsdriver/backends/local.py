@@ -86,6 +86,7 @@ class LocalBackend(Backend):
             log.warning("%s: no extended attributes here; metadata other than mode, owner and time is not kept", root)
 
     async def close(self) -> None:
+        await super().close()
         self._executor.shutdown(wait=False)
 
     async def _run(self, key: str, function: Callable[..., T], *arguments: Any) -> T:

@@ -74,6 +74,7 @@ class ObjectStoreBackend(Backend):
         )
 
     async def close(self) -> None:
+        await super().close()
         self._now.close()
         self.sdk.close()
 
@@ -118,6 +119,7 @@ class ObjectStoreBackend(Backend):
 
     def _saw_bucket(self) -> None:
         self._bucket_seen = time.monotonic()
+        self.outage.answered()
 
     async def _fetch_whole(self, key: str) -> tuple[ObjectInfo, memoryview]:
         if not is_plain(key):

@@ -66,8 +66,10 @@ class S3fsBackend(Backend):
 
     def _saw_bucket(self) -> None:
         self._bucket_seen = time.monotonic()
+        self.outage.answered()
 
     async def close(self) -> None:
+        await super().close()
         self._now.close()
         self._sdk.close()
         if self._client is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,6 @@ def _list_raw(config: Any) -> None:
 
 def _line(name: str, entry: Entry) -> str:
     import stat
-    from datetime import UTC, datetime
 
     time = datetime.fromtimestamp(entry.mtime_ns / 1e9, UTC).astimezone().isoformat(" ", "seconds")
     return (
@@ -150,6 +150,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
                 f"the bytes written here are kept as {_quoted(lost['kept'])}" if lost["kept"] else "that version stands"
             )
             click.echo(f"{answer['mountpoint']}: {_quoted(lost['path'])} was changed by another writer first; {kept}")
+        for store, since in answer.get("out_of_reach", {}).items():
+            began = datetime.fromtimestamp(since, UTC).astimezone().isoformat(" ", "seconds")
+            click.echo(
+                f"{answer['mountpoint']}: {store} is out of reach since {began}: what is known is served, changes wait"
+            )
         failing = answer.get("failing", ())
         if failing:
             pending = answer["pending"]

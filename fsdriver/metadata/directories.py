@@ -11,23 +11,14 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from fsdriver.attributes import AttributeObject
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
-from fsdriver.metadata.directory import NEVER, Directory
+from fsdriver.metadata.directory import MISSING, NEVER, Directory, Known, Missing, Question
 from fsdriver.metadata.telling import Telling
 from fsdriver.names import split
-
-
-class _Missing:
-    """The type of `MISSING`."""
-
-
-MISSING: Final = _Missing()
-"""Known not to exist."""
 
 LIMIT: Final = 64 << 20
 """Bytes that the memory of one route may take by default."""
@@ -35,14 +26,6 @@ PAGE: Final = 1000
 """Entries of a page of a listing."""
 _CENTURIES: Final = 1e10
 """Seconds that stand for an infinite time to live: what was never told is older than that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """When the store was asked about directories that nobody had in mind yet, and what had been changed by then."""
-
-    at: float
-    epochs: bytes
 
 
 class Directories:
@@ -108,12 +91,12 @@ class Directories:
                 self._weigh(directory)
             return directory
 
-    def peek(self, path: str) -> Entry | _Missing | None:
+    def peek(self, path: str) -> Known | None:
         """The entry if it is remembered and fresh, `MISSING` if its absence is, None if the store must be asked."""
         found = self.look(path)
         return found[0] if isinstance(found, tuple) else found
 
-    def look(self, path: str) -> tuple[Entry, float] | _Missing | None:
+    def look(self, path: str) -> tuple[Entry, float] | Missing | None:
         """As `peek`, but an entry with how many seconds longer it may be trusted."""
         now = self.clock()
         with self.lock:
@@ -134,6 +117,32 @@ class Directories:
             if now - directory.complete_at <= self.ttl or now - directory.absent.get(name, NEVER) <= self.negative_ttl:
                 return MISSING
             return None
+
+    def last(self, path: str) -> Known | None:
+        """What was known last of a path, however long ago; None: nothing, or no answer was ever to be trusted (ttl 0)."""
+        with self.lock:
+            if not self.ttl:
+                return None
+            own = self.current(path)
+            if path == "" or (own is not None and own.own is not None):
+                return None if own is None else own.own
+            parent, name = split(path)
+            directory = self.current(parent)
+            if directory is None or (entry := directory.entries.get(name)) is not None:
+                return None if directory is None else entry
+            return MISSING if directory.complete_at > NEVER or name in directory.absent else None
+
+    def was_listed(self, path: str) -> bool:
+        """`last_listing` would tell, or nothing that is told may be kept (ttl 0)."""
+        with self.lock:
+            directory = self.current(path)
+            return not self.ttl or (directory is not None and directory.complete_at > NEVER)
+
+    def last_listing(self, path: str) -> dict[str, Entry] | None:
+        """All entries of a directory as they were known last, however long ago; None as of `last`."""
+        with self.lock:
+            directory = self.current(path) if self.ttl else None
+            return None if directory is None or directory.complete_at == NEVER else dict(directory.entries)
 
     def look_many(self, path: str, wanted: Sequence[str]) -> tuple[list[Entry | None], float]:
         """Fresh entries of names of one directory (None: must be asked for), and how many seconds they may be trusted."""

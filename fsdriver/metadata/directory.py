@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from fsdriver.attributes import AttributeObject
 from fsdriver.entry import Entry, Kind
+
+
+class Missing:
+    """The type of `MISSING`."""
+
+
+MISSING: Final = Missing()
+"""Known not to exist."""
+
+Known: TypeAlias = Entry | Missing
+"""What is remembered of a path."""
 
 MOST_ABSENT: Final = 10_000
 """Names of one directory that are known not to exist."""
@@ -17,6 +28,14 @@ _ENTRY_BYTES: Final = 450
 _TOLD_BYTES: Final = 65
 _ABSENT_BYTES: Final = 120
 _RECORD_BYTES: Final = 650
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """When the store was asked about directories that nobody had in mind yet, and what had been changed by then."""
+
+    at: float
+    epochs: bytes
 
 
 @dataclass(slots=True)

@@ -13,17 +13,21 @@ from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from fsspec.asyn import get_loop
+
 from fsdriver import names
 from fsdriver.attributes import META_PREFIX, AttributeObject, Record
 from fsdriver.backends.base import Backend
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotDirectory, NotFound
-from fsdriver.metadata.anticipation import PAGES, Anticipation, TooManyPages
+from fsdriver.metadata.anticipation import ENOUGH, PAGES, Anticipation, TooManyPages
 from fsdriver.metadata.described import Described
-from fsdriver.metadata.directories import Directories, Question
+from fsdriver.metadata.directories import Directories
+from fsdriver.metadata.directory import Question
 from fsdriver.metadata.entries import Defaults, Entries, Uncommitted
 from fsdriver.metadata.levels import Level
+from fsdriver.metadata.offline import ask_or_recall
 from fsdriver.metadata.walking import Walks
 from fsdriver.names import split
 from fsdriver.runtime import on_loop
@@ -84,6 +88,7 @@ class Listing(Entries):
         self.journal = journal
         self.posix = posix
         self.hidden = 0
+        self.recalled = 0
         self.uncommitted: dict[str, Uncommitted] = {}
         self.memory = Directories(epochs, self._epoch_name, ttl, negative_ttl, time.monotonic, most_remembered)
         self.described = Described(
@@ -180,6 +185,17 @@ class Listing(Entries):
         if not fresh and (found := self.memory.listing(path)) is not None:
             return found
         await on_loop()
+        if fresh or (known := self.memory.last_listing(path)) is None:
+            return await self._listed(path, fresh=fresh)
+
+        def recall() -> Mapping[str, Entry]:
+            self.recalled += 1
+            return self.memory.last_listing(path) or known
+
+        return await ask_or_recall(self.backend.outage, self._listed(path, fresh=False), recall)
+
+    async def _listed(self, path: str, *, fresh: bool) -> Mapping[str, Entry]:
+        """Entries of a directory as the store, and the journal, have them."""
         if path and not fresh and await self._walks.reach(path) and (found := self.memory.listing(path)) is not None:
             return found
         while True:
@@ -197,7 +213,23 @@ class Listing(Entries):
 
     def _anticipate(self, directory: str) -> None:
         """List a directory whose names are asked for one by one, without anybody waiting for it."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return  # the journal knew the name: nothing was asked of the store
+        if directory not in self._loads and (most := self._anticipation.note(directory)):
+            self._list_ahead(directory, most)
 
+    def know_names(self, directory: str) -> None:
+        """A name was made in a directory: know all the others, so that more can be made while the store is out of reach."""
+        if self.backend.capabilities.flat_list and not self.memory.was_listed(directory):
+            get_loop().call_soon_threadsafe(self._know_names, directory)
+
+    def _know_names(self, directory: str) -> None:
+        if directory not in self._loads and (most := self._anticipation.pages(directory, ENOUGH)):
+            self._list_ahead(directory, most)
+
+    def _list_ahead(self, directory: str, most: int) -> None:
         def ended(load: asyncio.Future[Mapping[str, Entry]]) -> None:
             error = None if load.cancelled() else load.exception()
             if isinstance(error, TooManyPages):
@@ -206,12 +238,7 @@ class Listing(Entries):
             elif error is not None:
                 log.info("%s was not listed ahead, its names are asked for one by one: %s", directory or "/", error)
 
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return  # the journal knew the name: nothing was asked of the store
-        if directory not in self._loads and (most := self._anticipation.note(directory)):
-            self._begin_load(directory, most).add_done_callback(ended)
+        self._begin_load(directory, most).add_done_callback(ended)
 
     async def _load(self, path: str, most: int | None) -> Mapping[str, Entry]:
         for _ in range(3):

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
 
 from fsdriver import names
@@ -18,8 +19,9 @@ from fsdriver.backends.base import ObjectInfo
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import FsdriverError, NotDirectory, NotFound
 from fsdriver.metadata.anticipation import PAGES, TooManyPages
-from fsdriver.metadata.directories import MISSING
+from fsdriver.metadata.directory import Known
 from fsdriver.metadata.listing import Listing
+from fsdriver.metadata.offline import ask_or_recall
 from fsdriver.names import split
 from fsdriver.runtime import on_loop
 from fsdriver.writeback.pending import Action, Pending
@@ -67,6 +69,25 @@ class Lookup(Listing):
         """
         if path in self.uncommitted:
             return self.uncommitted[path].entry
+        if not fresh and (remembered := self.memory.peek(path)) is not None:
+            return _existing(remembered, path)
+        known = None if fresh else self.memory.last(path)
+        if known is None:
+            return await self._asked(path, fresh=fresh)
+        await on_loop()
+        return await ask_or_recall(
+            self.backend.outage, self._asked(path, fresh=False), partial(self._recall, known, path)
+        )
+
+    def _recall(self, known: Known, path: str) -> Entry:
+        """What is known from before; what was changed here while the store was asked is newer than that."""
+        self.recalled += 1
+        if path in self.uncommitted:
+            return self.uncommitted[path].entry
+        return _existing(self.memory.last(path) or known, path)
+
+    async def _asked(self, path: str, *, fresh: bool) -> Entry:
+        """Attributes of one path as the store has them, and the journal."""
         if not fresh and (known := await self._remembered(path)) is not None:
             return known
         if path.partition("/")[0] == names.RESERVED:
@@ -106,10 +127,8 @@ class Lookup(Listing):
             It is known not to exist.
         """
         found = self.memory.peek(path)
-        if isinstance(found, Entry):
-            return found
-        if found is MISSING:
-            raise NotFound("no such file or directory", path)
+        if found is not None:
+            return _existing(found, path)
         if path and self.memory.tells_directory(path):
             asked = self.memory.clock()
             return self.memory.learn_own(path, await self._own(path, None), asked)
@@ -250,3 +269,9 @@ class Lookup(Listing):
             deep = self.journal.below(identity, f"{self.root_key}{names.FOLDS}")
             rows |= {row.key: row for row in deep if row.path.startswith(inside)}
         return list(rows.values())
+
+
+def _existing(found: Known, path: str) -> Entry:
+    if isinstance(found, Entry):
+        return found
+    raise NotFound("no such file or directory", path)

@@ -17,7 +17,8 @@ from typing import Any, Final, Protocol
 from fsdriver import names
 from fsdriver.backends.base import Backend, ObjectInfo
 from fsdriver.entry import Kind
-from fsdriver.metadata.directories import Directories, Question
+from fsdriver.metadata.directories import Directories
+from fsdriver.metadata.directory import Question
 from fsdriver.metadata.levels import Level, levels_below
 from fsdriver.names import split
 

@@ -68,6 +68,8 @@ class InPlace(Reading):
         self.uncommitted[path] = Uncommitted(made, base, existing if written is None else written.closed)
         self.memory.change(path, made)
         self.touch_parent(path, owed=False)
+        if self.policy.write == "back":
+            self.know_names(parent)
         return made
 
     async def stage(self, path: str, entry: Entry, reader: AnyReader | None) -> StagedFile:

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 from fsdriver.attributes import Record
+from fsdriver.backends.retry import RetryPolicy
 from fsdriver.errors import FsdriverError
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.waiting import Waiters
@@ -24,9 +25,8 @@ MARKED_QUIET: Final = 5.0
 whatever was changed in between."""
 MARKED_BUSY: Final = 30.0
 """`BUSY_DELAY` of a marked one: nobody lacks anything but the time of a request for each object."""
-FIRST_RETRY: Final = 1.0
-LAST_RETRY: Final = 60.0
-"""Seconds before one that failed is sent again: the first time, doubled each time, and at most."""
+RETRY: Final = RetryPolicy(base=1.0, cap=60.0)
+"""When one that failed is sent again."""
 
 
 class Memory(Protocol):
@@ -178,7 +178,7 @@ class Flusher:
             self._failures.pop((root, directory), None)
         except FsdriverError as error:
             failures, _ = self._failures.get((root, directory), (0, 0.0))
-            delay = min(LAST_RETRY, FIRST_RETRY * 2**failures)
+            delay = RETRY.delay(failures + 1)
             self._failures[root, directory] = failures + 1, time.monotonic() + delay
             self._waiters.failed(key, error)
         finally:

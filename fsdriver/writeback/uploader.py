@@ -20,6 +20,7 @@ from typing import Any, Final
 from fsspec.asyn import get_loop
 
 from fsdriver.backends.base import Backend
+from fsdriver.backends.retry import RetryPolicy
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, Unsettled
 from fsdriver.runtime import on_loop
@@ -58,6 +59,8 @@ CLOSE_PATIENCE: Final = 5.0
 """Seconds that uploads under way get to end; one cut off later may or may not have reached the store, and stays marked so."""
 UNSETTLED_DELAY: Final = 0.25
 """Seconds before another attempt to send a file that was written to during the one before."""
+LATER: Final = RetryPolicy(base=0.5, cap=60.0)
+"""When a row that failed is tried again, unless the store was out of reach: then as soon as that answers."""
 UNEXPECTED_DELAY: Final = 60.0
 """Seconds before a row is tried again that failed in a way which should not be."""
 PERMANENT: Final = (AccessDenied, ContainerMissing, ReadOnly)
@@ -122,6 +125,7 @@ class Uploader:
         self._at_once: set[Future[None]] = set()
         self._under_way = 0
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-upload")
+        backend.outage.on_return(self._store_returned)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -223,13 +227,20 @@ class Uploader:
             self.staging.remove_left(self.journal.uses)
             if self._lock.take():
                 self._recover()
-            if self._lock.held:
+            if self._lock.held and (self.waiters or not self.backend.outage.active):
                 self.sealer.seal_left()
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
                 self._look_at_attributes()
             self.flusher.remove_marks(draining=self.waiters.drain)
             await self._wait_for_work(IDLE_POLL)
+
+    def _store_returned(self) -> None:
+        """The store was out of reach: what waits for another try goes now."""
+        if not self._closed:
+            self.journal.retry_now(self.backend.identity)
+            self.flusher.retry_now()
+            self._begin()
 
     def _in_the_way(self, now: float) -> bool:
         """Whether uploading would only slow down who is making changes: nobody waits for it yet."""
@@ -395,7 +406,7 @@ class Uploader:
             self.journal.put_off(row, time.time() + UNSETTLED_DELAY, error.message)
         except (FsdriverError, OSError) as error:
             known = error if isinstance(error, FsdriverError) else local_failure(row, error)
-            delay = 60.0 if isinstance(error, PERMANENT) else min(60.0, 0.5 * 2**row.attempts)
+            delay = 60.0 if isinstance(error, PERMANENT) else LATER.delay(row.attempts + 1)
             if began < self._asked_at:
                 # It says nothing of how things are since somebody asked for it.
                 delay = 0.0

@@ -9,7 +9,8 @@ import pytest
 from fsdriver.attributes import AttributeObject
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
-from fsdriver.metadata.directories import MISSING, Directories
+from fsdriver.metadata.directories import Directories
+from fsdriver.metadata.directory import MISSING
 from tests.clock import Clock
 
 FILE = Entry(Kind.FILE, size=1, version="v1")

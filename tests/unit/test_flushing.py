@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def test_what_fails_is_tried_again_at_growing_intervals_and_at_once_for_who_wait
     clock, route, counters = Clock(), Broken(), UploadCounters()
     tasks: set[asyncio.Task[None]] = set()
     monkeypatch.setattr(flushing, "time", clock)
+    monkeypatch.setattr(flushing, "RETRY", replace(flushing.RETRY, random=lambda: 1.0))
     journal = Journal(tmp_path / "catalog.db")
     journal.attributes.write([AttributeChange("store", "", "d", "name", {"mode": 0o600})])
 

@@ -1,0 +1,117 @@
+"""While the store is out of reach: what is known and cached goes on, what is written waits, and goes as soon as it is back."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import MountedTree, fails_with, wait_for
+from tests.mount.foreign import Foreign
+from tests.servers import FaultyProxy
+
+Proxied = tuple[MountedTree, FaultyProxy, Foreign]
+UNANSWERED = (errno.EIO, errno.ETIMEDOUT)
+
+
+def go(proxy: FaultyProxy, how: str) -> Callable[[], None]:
+    """The store goes; returns what brings it back."""
+    if how == "refused":
+        proxy.refuse()
+        return proxy.accept
+    if how == "stopped":
+        proxy.fail(10**6, hold=True)
+        return proxy.release
+    proxy.fail(10**6, status=503)
+    return proxy.heal
+
+
+def is_out_of_reach(tree: MountedTree) -> bool:
+    return bool(tree.status()["out_of_reach"])
+
+
+@pytest.mark.parametrize("how", ["refused", "stopped", "unavailable"])
+def test_work_goes_on_and_is_sent_when_the_store_is_back(proxied: Proxied, how: str) -> None:
+    tree, proxy, foreign = proxied
+    for name in ("known", "changed", "removed", "moved"):
+        foreign.put(f"d/{name}", name.encode())
+    foreign.put("elsewhere/f", b"never looked at")
+    tree.mount("ttl=0.1s", "negative_ttl=0s", "timeout=20s", "retries=1")
+    d = tree.root / "d"
+    assert {name: (d / name).read_bytes() for name in os.listdir(d)} == {
+        name: name.encode() for name in ("known", "changed", "removed", "moved")
+    }
+    back = go(proxy, how)
+    with fails_with(*UNANSWERED):  # also shows that the store is asked no more than for so long
+        os.listdir(tree.root / "elsewhere")
+    wait_for(lambda: is_out_of_reach(tree))
+    assert (d / "known").read_bytes() == b"known"
+    assert sorted(os.listdir(d)) == ["changed", "known", "moved", "removed"]
+    assert not (d / "none").exists()
+    (d / "changed").write_bytes(b"changed offline")
+    (d / "new").write_bytes(b"new")
+    (d / "taken").write_bytes(b"ours")
+    (d / "removed").unlink()
+    (d / "moved").rename(d / "target")
+    (d / "sub").mkdir()
+    with (d / "sub" / "synced").open("wb") as file:
+        file.write(b"synced")
+        os.fsync(file.fileno())
+    assert sorted(os.listdir(d)) == ["changed", "known", "new", "sub", "taken", "target"]
+    assert (d / "target").read_bytes() == b"moved"
+    foreign.put("d/taken", b"theirs")
+    back()
+    wait_for(lambda: not tree.status()["pending"])
+    assert not is_out_of_reach(tree)
+    keys = foreign.keys()
+    kept = [key for key in keys if key.startswith("d/taken.conflict-")]
+    wanted = ["changed", "known", "new", "sub/synced", "taken", "target"]
+    assert sorted(set(keys) - set(kept)) == sorted(["elsewhere/f", *(f"d/{name}" for name in wanted)])
+    assert [foreign.get(key) for key in kept] == [b"ours"]
+    assert foreign.get("d/taken") == b"theirs"
+    assert foreign.get("d/changed") == b"changed offline"
+    assert foreign.get("d/target") == b"moved"
+    assert foreign.get("d/sub/synced") == b"synced"
+    tree.command("umount", str(tree.root), check=False)  # tells of the conflict
+
+
+def test_names_are_made_where_one_was_made_before(proxied: Proxied) -> None:
+    """A program that writes checkpoints has never listed their directory."""
+    tree, proxy, foreign = proxied
+    foreign.put("checkpoints/0", b"0")
+    tree.mount("ttl=0.1s", "negative_ttl=0s", "retries=1")
+    (tree.root / "checkpoints" / "1").write_bytes(b"1")
+    tree.command("sync", str(tree.root))
+    wait_for(lambda: proxy.count("GET", "prefix=p%2Fcheckpoints%2F&") or proxy.count("GET", "delimiter"))
+    wait_for(lambda: tree.status()["in_flight"] == 0)
+    proxy.refuse()
+    wait_for(lambda: _writes(tree.root / "checkpoints" / "2"))
+    proxy.accept()
+    wait_for(lambda: foreign.keys() == ["checkpoints/0", "checkpoints/1", "checkpoints/2"])
+    tree.umount()
+
+
+def _writes(path: Path) -> bool:
+    try:
+        path.write_bytes(b"2")
+    except OSError:
+        return False
+    return True
+
+
+def test_with_ttl_0_nothing_is_told_that_the_store_does_not_say(proxied: Proxied) -> None:
+    tree, proxy, foreign = proxied
+    foreign.put("d/f", b"x")
+    tree.mount("ttl=0s", "negative_ttl=0s", "retries=0")
+    assert os.listdir(tree.root / "d") == ["f"]
+    proxy.refuse()
+    with fails_with(*UNANSWERED):
+        os.listdir(tree.root / "d")
+    with fails_with(*UNANSWERED):
+        os.stat(tree.root / "d" / "f")
+    proxy.accept()
+    assert os.listdir(tree.root / "d") == ["f"]
+    tree.umount()
