@@ -34,6 +34,7 @@ from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Manual
 from .memory import Budget, Kept
 from .opened import OpenFiles
+from .pace import Pace
 from .partial import Partial
 from .partials import Partials
 from .places import prepare, unusable
@@ -108,6 +109,7 @@ class DiskCache:
         self._workers: ThreadPoolExecutor | None = None
         self.budget = Budget()
         self.kept = Kept()
+        self._paces: dict[str, Pace] = {}
         inherited = _inherited.pop(directory, None)
         self.memory = inherited if inherited and inherited.size == memory else MemoryTier(memory, clock)
         prepare(directory, self.objects, self.staging)
@@ -171,6 +173,11 @@ class DiskCache:
             reader.close()
             raise
         return reader
+
+    def pace(self, store: str) -> Pace:
+        """How a store is best asked; found anew by each process."""
+        found = self._paces.get(store)
+        return self._paces.setdefault(store, Pace(store)) if found is None else found
 
     def unfinished(self, store: str) -> Sequence[ObjectKey]:
         """What readers of this process have open of a store and is not all here yet."""

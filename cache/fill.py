@@ -20,7 +20,7 @@ from .blocks import BLOCK, COMING, GRAIN, MISSING, PRESENT, BlockMap
 from .files import SealedFile
 from .keys import Fetch, ObjectKey
 from .large import LargeFetch, fetched
-from .readahead import LARGEST_REQUEST, MIB, REQUESTS_AHEAD, SMALLEST_REQUEST, Plan
+from .readahead import LARGEST_REQUEST, MIB, SMALLEST_REQUEST, Plan
 from .request import Request, Storage
 from .small import SmallFetch
 
@@ -51,6 +51,8 @@ class Fill:
         The finished file.
     disk_error : OSError or None
         Why the disk did not take it.
+    pace : Pace
+        How its store is asked.
     """
 
     def __init__(self, storage: Storage, key: ObjectKey, fetch: Fetch, *, stored: bool) -> None:
@@ -62,6 +64,7 @@ class Fill:
         self.stored = stored
         self.disk_error: OSError | None = None
         self.pid = os.getpid()
+        self.pace = storage.pace(key.store)
         self._storage = storage
         self._fetch = fetch
         self._requests: dict[int, Request] = {}
@@ -95,7 +98,7 @@ class Fill:
     def suggest(self, plan: Plan) -> None:
         """Fetch ahead, if there is anything worth a request."""
         loop = self._loop
-        if loop is not None and self._active < REQUESTS_AHEAD and next(iter(self._pieces(plan)), None):
+        if loop is not None and self._active < self.pace.width and next(iter(self._pieces(plan)), None):
             loop.call_soon_threadsafe(self.extend, plan)
 
     def abandon(self) -> None:
@@ -155,7 +158,7 @@ class Fill:
         """Begin to fetch ahead, as far as requests and memory allow; the rest follows as requests end."""
         self._plan = None
         for first, last in self._pieces(plan):
-            if self._active >= REQUESTS_AHEAD or not self._storage.budget.free(last - first):
+            if self._active >= self.pace.width or not self._storage.budget.free(last - first):
                 self._plan = plan
                 return
             self._request(first, last)
@@ -186,15 +189,13 @@ class Fill:
         """
         if self.small is not None:
             await self.small.finish()
-        request = min(max(SMALLEST_REQUEST, self.key.size // REQUESTS_AHEAD), LARGEST_REQUEST)
-        if self.key.size <= WHOLE:
-            request = WHOLE
         while self.sealed is None and self._sealing is None and not self.settled:
             if not self.stored:
                 raise self._why_not_stored()
             waiting = {one.task: one for one in self._requests.values()}
+            request = max(SMALLEST_REQUEST, min(self.key.size // self.pace.width, self.pace.largest_request))
             for first, last in self.blocks.missing(0, self.key.size, request):
-                if len(waiting) >= REQUESTS_AHEAD:
+                if len(waiting) >= self.pace.width:
                     break
                 one = self._request(first, last)
                 waiting[one.task] = one
@@ -262,6 +263,7 @@ class Fill:
             self._storing += 1
             request.arrived.set_result(request.buffer)
             # The network does not wait for the disk: `budget` bounds what waits to be written.
+            self.pace.arrived(size, asyncio.get_running_loop().time(), busy=self._active >= self.pace.width)
             self._active -= 1
             if self._plan is not None:
                 self.extend(self._plan)

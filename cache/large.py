@@ -28,7 +28,10 @@ async def fetched(storage: Storage, key: ObjectKey, fetch: Fetch, start: int, en
     Corrupt
         It sent more or less than was asked for.
     """
+    loop = asyncio.get_running_loop()
+    began = loop.time()
     data = await fetch(start, end)
+    storage.pace(key.store).answered(end - start, loop.time() - began)
     storage.counts.fetches += 1
     if len(data) != end - start:
         raise Corrupt(f"the store sent {len(data)} bytes for {start}-{end}; reading it again may help", key.label)

@@ -9,13 +9,11 @@ from typing import Final
 from .blocks import GRAIN
 from .readahead import LARGEST_REQUEST
 
-GAP: Final = 1 << 20
-"""Bytes that come in the time of one more request: 20 ms of latency at 50 MB/s of a connection, as assumed of a store."""
 _WASTE: Final = 2
 """Bytes asked for each byte fetched between them, at least."""
 
 
-def joined(ranges: Iterable[tuple[int, int]], size: int, gap: int = GAP) -> list[tuple[int, int]]:
+def joined(ranges: Iterable[tuple[int, int]], size: int, gap: int) -> list[tuple[int, int]]:
     """Ranges to fetch for those asked for: whole grains, in order, none touching another.
 
     The narrowest gaps are closed first, until what lies in them is half of what is asked for. One that a multiple of the

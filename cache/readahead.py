@@ -11,6 +11,7 @@ SMALLEST_REQUEST: Final = 1 * MIB
 LARGEST_REQUEST: Final = 8 * MIB
 """The part size of common multipart uploads: a range then is one part, read once by the store."""
 REQUESTS_AHEAD: Final = 4
+"""At first; see `fsdriver.cache.pace`."""
 LARGEST_WINDOW: Final = LARGEST_REQUEST * REQUESTS_AHEAD
 
 _STREAMS: Final = 8
@@ -58,8 +59,11 @@ class ReadAhead:
         self._streams: list[_Stream] = []
         self._lock = threading.Lock()
 
-    def observe(self, start: int, end: int) -> Plan | None:
-        """Note a read of ``start`` to ``end``; the plan of its stream, or None for a random read."""
+    def observe(self, start: int, end: int, width: int = REQUESTS_AHEAD) -> Plan | None:
+        """Note a read of ``start`` to ``end``; the plan of its stream, or None for a random read.
+
+        ``width`` is the number of requests at a time.
+        """
         with self._lock:
             stream = self._match(start)
             if stream is None:
@@ -73,7 +77,7 @@ class ReadAhead:
             stream.position = max(stream.position, end)
             growth = _GROWTH if stream.run >= _PROVEN else 1
             window = min(max(SMALLEST_REQUEST, growth * stream.run), self._window)
-            request = min(max(SMALLEST_REQUEST, window // REQUESTS_AHEAD), LARGEST_REQUEST)
+            request = min(max(SMALLEST_REQUEST, window // width), LARGEST_REQUEST)
             return Plan(stream.position, min(stream.position + window, self._size), request)
 
     def _match(self, start: int) -> _Stream | None:

@@ -14,7 +14,7 @@ from .blocks import GRAIN
 from .files import LocalFile, SealedFile
 from .fill import WHOLE, Fill
 from .keys import Fetch, FetchNow, ObjectKey
-from .ranges import GAP, joined
+from .ranges import joined
 from .readahead import Plan, ReadAhead
 
 
@@ -177,14 +177,14 @@ class Reader:
         return await self._fill().read(offset, end, self._observe(offset, end))
 
     async def read_ranges(
-        self, ranges: Sequence[tuple[int, int]], *, gap: int = GAP, lenient: bool = False
+        self, ranges: Sequence[tuple[int, int]], *, gap: int | None = None, lenient: bool = False
     ) -> list[bytes | memoryview | BaseException]:
         """Bytes of many ranges (start, end exclusive), fetched together; no read-ahead.
 
         Parameters
         ----------
-        gap : int
-            Bytes between two ranges up to which one request for both is better; see `fsdriver.cache.ranges`.
+        gap : int, optional
+            Bytes between two ranges up to which one request for both is better; as measured (`Pace.gap`) unless given.
         lenient : bool
             A range that failed gives its error; else the first failure is raised.
         """
@@ -194,7 +194,7 @@ class Reader:
             return [file.read(start, end - start) if start < end else b"" for start, end in clipped]
         fill = self._fill()
         await fill.join()
-        for start, end in joined(clipped, self.size, gap):
+        for start, end in joined(clipped, self.size, fill.pace.gap if gap is None else gap):
             fill.demand(start, end, GRAIN)
         found = [fill.local(start, end) if start < end else b"" for start, end in clipped]
         coming = [number for number, data in enumerate(found) if data is None]
@@ -276,4 +276,4 @@ class Reader:
         return source
 
     def _observe(self, start: int, end: int) -> Plan | None:
-        return None if self._ahead is None else self._ahead.observe(start, end)
+        return None if self._ahead is None else self._ahead.observe(start, end, self._fill().pace.width)

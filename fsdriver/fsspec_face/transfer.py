@@ -7,6 +7,7 @@ import errno
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
@@ -18,7 +19,6 @@ from fsspec.utils import isfilelike
 from fsdriver import runtime
 from fsdriver.backends import ABSENT
 from fsdriver.cache import Reader
-from fsdriver.cache.ranges import GAP
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale
 from fsdriver.fsspec_face.base import Face, from_any_loop, synchronous
@@ -30,6 +30,15 @@ from fsdriver.runtime import on_loop, on_worker
 T = TypeVar("T")
 Range: TypeAlias = tuple[int | None, int | None]
 """Start and end as in a slice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Ranges that are fetched together: ``gap`` and ``lenient`` as in `Reader.read_ranges`."""
+
+    gap: int | None
+    lenient: bool
+
 
 CHUNK: Final = 8 << 20
 """Bytes copied between two reports of progress."""
@@ -73,23 +82,21 @@ class Transfer(Face):
     async def _cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
         return (await self._slices(self._strip_protocol(path), [(start, end)]))[0]  # type: ignore[no-any-return]
 
-    async def _slices(
-        self, path: str, ranges: Sequence[Range], gap: int | None = None, *, lenient: bool = False
-    ) -> list[Any]:
-        """Slices of one version of one file, the present one also beside a writer; without ``gap``, one slice."""
+    async def _slices(self, path: str, ranges: Sequence[Range], batch: Batch | None = None) -> list[Any]:
+        """Slices of one version of one file, the present one also beside a writer; without ``batch``, one slice."""
         for _ in range(BESIDE_A_WRITER):
             try:
-                found = await self._ranges(path, ranges, gap, lenient=lenient)
+                found = await self._ranges(path, ranges, batch)
             except Stale:
                 await self._with_fresh_version(path)
                 continue
             if not any(isinstance(one, Stale) for one in found):
                 return found
             await self._with_fresh_version(path)
-        return await self._ranges(path, ranges, gap, lenient=lenient)
+        return await self._ranges(path, ranges, batch)
 
-    async def _ranges(self, path: str, ranges: Sequence[Range], gap: int | None, *, lenient: bool) -> list[Any]:
-        """Slices of the version that is known; those that failed as their errors if ``lenient``."""
+    async def _ranges(self, path: str, ranges: Sequence[Range], batch: Batch | None) -> list[Any]:
+        """Slices of the version that is known; those that failed as their errors if it is lenient."""
         target, entry = await self._located(path)
         whole = target.route.at_hand(target.name, entry)
         if whole is not None:
@@ -101,12 +108,12 @@ class Transfer(Face):
                 reader.fetch_here()
                 parts = _read_now(reader, spans)
             missing = [number for number, part in enumerate(parts) if part is None]
-            if missing and gap is None:
+            if missing and batch is None:
                 start, stop = spans[missing[0]]
                 parts[missing[0]] = await reader.read(start, stop - start)
-            elif missing and gap is not None and isinstance(reader, Reader):
+            elif missing and batch is not None and isinstance(reader, Reader):
                 wanted = [spans[number] for number in missing]
-                fetched = await reader.read_ranges(wanted, gap=gap, lenient=lenient)
+                fetched = await reader.read_ranges(wanted, gap=batch.gap, lenient=batch.lenient)
                 for number, data in zip(missing, fetched, strict=True):
                     parts[number] = data
             parts = [part if isinstance(part, BaseException) else bytes(part) for part in parts]
@@ -139,7 +146,8 @@ class Transfer(Face):
         starts, ends : int or iterable of int
             Of each range, as in `cat_file`; one for all, or one for each of ``paths``.
         max_gap : int, optional
-            Bytes between two ranges up to which they are fetched in one request; see `fsdriver.cache.ranges`.
+            Bytes between two ranges up to which they are fetched in one request; by default as many as come in the time
+            that one more request takes, as measured of the store.
         batch_size : int, optional
             Files at a time.
         on_error : {"return", "raise"}
@@ -155,14 +163,14 @@ class Transfer(Face):
         for number, path in enumerate(paths):
             groups.setdefault(self._strip_protocol(path), []).append(number)
         out: list[Any] = [None] * len(paths)
-        lenient, gap = on_error == "return", GAP if max_gap is None else max_gap
+        batch = Batch(max_gap, lenient=on_error == "return")
 
         async def one(path: str, numbers: list[int]) -> None:
             try:
                 ranges = [(first[n], last[n]) for n in numbers]
-                parts: Sequence[Any] = await self._slices(path, ranges, gap, lenient=lenient)
+                parts: Sequence[Any] = await self._slices(path, ranges, batch)
             except Exception as error:
-                if not lenient:
+                if not batch.lenient:
                     raise
                 parts = [error] * len(numbers)
             for number, part in zip(numbers, parts, strict=True):
