@@ -263,7 +263,8 @@ class Fill:
             self._storing += 1
             request.arrived.set_result(request.buffer)
             # The network does not wait for the disk: `budget` bounds what waits to be written.
-            self.pace.arrived(size, asyncio.get_running_loop().time(), busy=self._active >= self.pace.width)
+            if large is not None:
+                self.pace.arrived(size, asyncio.get_running_loop().time())
             self._active -= 1
             if self._plan is not None:
                 self.extend(self._plan)

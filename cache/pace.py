@@ -20,13 +20,15 @@ _LOSS: Final = 0.9
 """What half as many may lose."""
 _SETTLE: Final = LARGEST_WINDOW
 """Bytes that arrive before a change of the number shows in the rate."""
-_MEASURE: Final = 2 * LARGEST_WINDOW
-_PATIENCE: Final = 16
+_MEASURE: Final = LARGEST_WINDOW
+_PATIENCE: Final = 32
 """Measurements until what was found is put to the test again."""
 _SHORT: Final = 64 << 10
 """Bytes of a request whose time is all latency."""
 _LONG: Final = 1 << 20
 """Bytes of a request whose time is mostly transfer."""
+_PAUSE: Final = 2.0
+"""Seconds without bytes after which nobody reads; a reader that is slow all the time gains nothing by more requests."""
 _WEIGHT: Final = 0.2
 """Of the newest request in the averages."""
 
@@ -56,9 +58,10 @@ class Pace:
         self._store = store
         self._latency: float | None = None
         self._transfer: float | None = None
-        self._settled = 0
+        self._settled = _SETTLE - LARGEST_REQUEST
         self._begun: float | None = None
         self._bytes = 0
+        self._latest = 0.0
         self._tried_from: tuple[int, float] | None = None
         self._rest = 0
         self._upwards = True
@@ -84,11 +87,11 @@ class Pace:
             if beyond > 0:
                 self._transfer = _average(self._transfer, size / beyond)
 
-    def arrived(self, size: int, now: float, *, busy: bool) -> None:
-        """Bytes of a stream arrived at ``now`` seconds; not ``busy``: more could have been asked for meanwhile."""
-        if not busy:
+    def arrived(self, size: int, now: float) -> None:
+        """Bytes of large objects arrived at ``now`` seconds."""
+        pause, self._latest = now - self._latest, now
+        if pause > _PAUSE:
             self._begun = None
-            return
         if self._settled < _SETTLE:
             self._settled += size
             return

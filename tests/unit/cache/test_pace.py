@@ -23,7 +23,7 @@ def stream(pace: Pace, size: int, rate: Rate) -> list[int]:
         for _ in range(32 * MIB // pace.largest_request):
             request = pace.largest_request
             now += request / rate(pace.width)
-            pace.arrived(request, now, busy=True)
+            pace.arrived(request, now)
     return widths
 
 
@@ -51,10 +51,12 @@ def test_the_number_falls_again_when_the_network_is_shared() -> None:
     assert widths.count(FEWEST) > 0.8 * len(widths)
 
 
-def test_a_slow_reader_says_nothing_of_the_store() -> None:
+def test_pauses_of_a_reader_say_nothing_of_the_store() -> None:
     pace = Pace("s3")
-    for second in range(1000):
-        pace.arrived(8 * MIB, float(second), busy=False)
+    now = 0.0
+    for number in range(2000):
+        now += 0.01 if number % 10 else 5.0
+        pace.arrived(8 * MIB, now)
     assert pace.width == FEWEST
 
 
