@@ -25,8 +25,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote
 
+from fsdriver import names
 from fsdriver.entry import Entry, Kind
-from fsdriver.errors import Corrupt
+from fsdriver.errors import Corrupt, InvalidName
 
 log = logging.getLogger(__name__)
 
@@ -39,11 +40,24 @@ is in the attribute object alone."""
 CARRIED: Final = "carried"
 """In a record of the journal: the object's own metadata says the same. Never written to the store."""
 
+LARGEST: Final = 256 << 20
+"""Bytes of an attribute object that is read: more than a million complete records."""
+LINKS_MOST: Final = 65_000
+"""Names of one file, the limit of ext4."""
+
 Record: TypeAlias = dict[str, Any]
 
 _KINDS: Final = frozenset(kind.value for kind in Kind)
 _NUMBERS: Final = {"mode": "mode", "uid": "uid", "gid": "gid", "ino": "ino", "rdev": "rdev"}
 _TIMES: Final = {"atime": "atime_ns", "mtime": "mtime_ns", "ctime": "ctime_ns"}
+_HIGHEST: Final = {
+    "mode": 0xFFFF, "uid": 0xFFFF_FFFE, "gid": 0xFFFF_FFFE, "rdev": 0xFFFF_FFFF, "ino": (1 << 63) - 1,
+}  # fmt: skip
+"""What the kernel's structures hold; the highest user and group stands for none (chown(2))."""
+_EARLIEST: Final = -(1 << 63)
+_LATEST: Final = (1 << 63) - 1
+_TARGET_MOST: Final = 4095
+"""Bytes of a symbolic link: PATH_MAX without the NUL."""
 
 
 @dataclass(slots=True)
@@ -76,7 +90,7 @@ class AttributeObject:
             entries = {name: record for name, record in document["entries"].items() if isinstance(record, dict)}
             writers = tuple(str(mark) for mark in document.get("writers", ()))
             return cls(dict(document.get("self", {})), entries, version, writers)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise Corrupt(f"not a usable attribute object: {error}", key) from error
 
     def dump(self) -> bytes:
@@ -145,20 +159,55 @@ def apply_record(entry: Entry, record: Record) -> Entry:
 
 def _apply_record(entry: Entry, record: Record) -> Entry:
     fields: dict[str, Any] = {
-        name: int(record[short]) for short, name in (_NUMBERS | _TIMES).items() if short in record
+        name: _number(short, record[short]) for short, name in (_NUMBERS | _TIMES).items() if short in record
     }
     if "mode" in fields:
         fields["mode"] &= 0o7777
     if "kind" in record:
         fields["kind"] = kind = Kind(record["kind"])
         if kind is Kind.SYMLINK:
-            fields["target"] = target = str(record.get("target", ""))
+            fields["target"] = target = _checked_target(str(record.get("target", "")))
             fields["size"] = len(target.encode(errors="surrogateescape"))
     if "links" in record:
-        fields["links"] = tuple(record["links"])
+        fields["links"] = _links(record["links"])
     if "xattrs" in record:
-        fields["xattrs"] = {name: base64.b64decode(value, validate=True) for name, value in record["xattrs"].items()}
+        fields["xattrs"] = {
+            _xattr_name(name): base64.b64decode(value, validate=True) for name, value in record["xattrs"].items()
+        }
     return replace(entry, **fields)
+
+
+def _number(short: str, value: Any) -> int:
+    """A number of a record that the kernel can be told. Raises ValueError."""
+    number = int(value)
+    least, most = (_EARLIEST, _LATEST) if short in _TIMES else (0, _HIGHEST[short])
+    if not least <= number <= most:
+        raise ValueError(f"{short} is out of range")
+    return number
+
+
+def _checked_target(target: str) -> str:
+    if "\0" in target or len(target.encode(errors="surrogateescape")) > _TARGET_MOST:
+        raise ValueError("the target of a symbolic link holds NUL, or is too long")
+    return target
+
+
+def _links(value: Any) -> tuple[str, ...]:
+    """Paths within the route; none leads out of it, or to what describes the tree itself. Raises ValueError."""
+    if not isinstance(value, list) or len(value) > LINKS_MOST:
+        raise ValueError("links are no list of paths")
+    for path in value:
+        if not isinstance(path, str) or path.partition("/")[0] == names.RESERVED:
+            raise InvalidName("a link is no path of a file", str(path))
+        for segment in path.split("/"):
+            names.check_name(segment)
+    return tuple(value)
+
+
+def _xattr_name(name: str) -> str:
+    if not 0 < len(name.encode(errors="surrogateescape")) <= names.NAME_LIMIT or "\0" in name:
+        raise ValueError("the name of an extended attribute is empty, too long, or holds NUL")
+    return name
 
 
 def to_metadata(entry: Entry) -> dict[str, str]:
@@ -187,11 +236,13 @@ def apply_metadata(entry: Entry, metadata: Mapping[str, str]) -> Entry:
     fields: dict[str, Any] = {}
     for name, base in (("mode", 8), ("uid", 10), ("gid", 10), ("ino", 10), ("rdev", 10)):
         value = metadata.get(f"fsdriver-{name}", "")
-        if value.isdigit() and value.isascii() and len(value) < 20:
-            fields[name] = int(value, base) if base == 10 or set(value) <= set("01234567") else getattr(entry, name)
+        if value.isdigit() and value.isascii() and len(value) < 20 and (base == 10 or set(value) <= set("01234567")):
+            number = int(value, base)
+            if number <= _HIGHEST[name]:
+                fields[name] = number
     for short, name in _TIMES.items():
         value = metadata.get(f"fsdriver-{short}", "")
-        if value.isdigit() and value.isascii() and len(value) < 20:
+        if value.isdigit() and value.isascii() and len(value) < 20 and int(value) <= _LATEST:
             fields[name] = int(value)
     if "mtime_ns" in fields:
         fields.setdefault("atime_ns", fields["mtime_ns"])
@@ -201,6 +252,10 @@ def apply_metadata(entry: Entry, metadata: Mapping[str, str]) -> Entry:
     if metadata.get("fsdriver-kind") in _KINDS:
         fields["kind"] = Kind(metadata["fsdriver-kind"])
         if fields["kind"] is Kind.SYMLINK:
-            fields["target"] = target = unquote(metadata.get("fsdriver-target", ""), errors="surrogateescape")
-            fields["size"] = len(target.encode(errors="surrogateescape"))
+            target = unquote(metadata.get("fsdriver-target", ""), errors="surrogateescape")
+            try:
+                fields["target"] = _checked_target(target)
+                fields["size"] = len(target.encode(errors="surrogateescape"))
+            except ValueError:  # lone surrogates among them
+                fields["target"], fields["size"] = "", 0
     return replace(entry, **fields)

@@ -15,10 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.backends import multipart
 from fsdriver.backends.calls import Calls
-from fsdriver.backends.model import ABSENT, Capabilities, Counters, ObjectInfo, Page, UploadLog, check_metadata
+from fsdriver.backends.model import (
+    ABSENT,
+    Capabilities,
+    Counters,
+    ObjectInfo,
+    Page,
+    UploadLog,
+    check_metadata,
+    check_size,
+)
 from fsdriver.backends.multipart import Part
 from fsdriver.backends.source import Source, md5_of, size_of
-from fsdriver.errors import FsdriverError, NotFound, Stale, Unsupported
+from fsdriver.errors import BackendError, FsdriverError, NotFound, Stale, Unsupported
 
 if TYPE_CHECKING:
     import builtins
@@ -27,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["ABSENT", "Backend", "Capabilities", "Counters", "ObjectInfo", "Page", "Part", "Source"]
 
 DELETES_IN_FLIGHT: Final = 10
+EMPTY_PAGES: Final = 1000
+"""Pages without an entry, one after the other, after which a listing is given up: the service would go on for ever."""
 
 
 class Backend(Calls, ABC):
@@ -91,9 +102,15 @@ class Backend(Calls, ABC):
         """
         return None
 
-    async def fetch(self, key: str) -> tuple[ObjectInfo, memoryview]:
-        """A small object whole, with the attributes of the version that was read: one request where the service allows."""
-        info, data = await self._call("get", key, lambda: self._fetch_whole(key))
+    async def fetch(self, key: str, most: int) -> tuple[ObjectInfo, memoryview]:
+        """A small object whole, with the attributes of the version that was read: one request where the service allows.
+
+        Raises
+        ------
+        Corrupt
+            It has more than ``most`` bytes, and was not read.
+        """
+        info, data = await self._call("get", key, lambda: self._fetch_whole(key, most))
         self.counters.bytes_read += len(data)
         return info, data
 
@@ -108,14 +125,18 @@ class Backend(Calls, ABC):
         never `NotFound`; a missing container raises `ContainerMissing`. Each page is tried again on its own.
         """
         token: Any = None
-        while True:
+        empty = 0
+        while empty < EMPTY_PAGES:
             page, token = await self._call(
                 "list", prefix, partial(self._list_page, prefix, delimiter, start_after, token)
             )
+            empty += 1
             if page.objects or page.prefixes:
+                empty = 0
                 yield page
             if token is None:
                 return
+        raise BackendError(f"the service gave {EMPTY_PAGES} pages of a listing without an entry", prefix)
 
     async def list_some(self, prefix: str, *, start_after: str = "", limit: int) -> tuple[Page, bool]:
         """The next ``limit`` (up to 1,000) objects under a prefix, whatever their depth, and whether others follow.
@@ -327,8 +348,9 @@ class Backend(Calls, ABC):
     @abstractmethod
     async def _head(self, key: str) -> ObjectInfo: ...
 
-    async def _fetch_whole(self, key: str) -> tuple[ObjectInfo, memoryview]:
+    async def _fetch_whole(self, key: str, most: int) -> tuple[ObjectInfo, memoryview]:
         info = await self._head(key)
+        check_size(info, most)
         return info, await self._get(key, 0, None, info.version if self.capabilities.strong_versions else None)
 
     @abstractmethod

@@ -108,7 +108,7 @@ def read_metadata(where: int | str, *, follow: bool = True) -> dict[str, str]:
     """What `apply_metadata` could not express natively; {} where there is nothing, or no extended attributes."""
     try:
         data = json.loads(os.getxattr(where, METADATA_XATTR, follow_symlinks=follow))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         # No attribute, none possible here, or one another program spoilt: the native attributes stand.
         return {}
     return {str(name): str(value) for name, value in data.items()} if isinstance(data, dict) else {}

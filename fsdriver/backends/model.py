@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
-from fsdriver.errors import Unsupported
+from fsdriver.errors import Corrupt, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -125,3 +125,9 @@ def check_metadata(key: str, metadata: Mapping[str, str] | None) -> None:
             raise Unsupported(f"metadata name {name!r} is no lower-case ASCII token", key)
         if not (value.isascii() and value.isprintable()):
             raise Unsupported(f"metadata value of {name!r} is not printable ASCII: percent-encode it", key)
+
+
+def check_size(info: ObjectInfo, most: int) -> None:
+    """Refuse an object that is to be read whole and is larger than anything of its kind."""
+    if info.size > most:
+        raise Corrupt(f"it has {info.size} bytes, and nothing of this kind has more than {most}", info.key)

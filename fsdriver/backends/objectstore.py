@@ -16,6 +16,7 @@ import obstore
 from obstore.store import S3Store
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
+from fsdriver.backends.model import check_size
 from fsdriver.backends.s3_errors import failure_of, is_panic, to_error
 from fsdriver.backends.s3_now import PATIENCE, Immediate
 from fsdriver.backends.s3_page import nanoseconds
@@ -121,11 +122,13 @@ class ObjectStoreBackend(Backend):
         self._bucket_seen = time.monotonic()
         self.outage.answered()
 
-    async def _fetch_whole(self, key: str) -> tuple[ObjectInfo, memoryview]:
+    async def _fetch_whole(self, key: str, most: int) -> tuple[ObjectInfo, memoryview]:
         if not is_plain(key):
-            return await super()._fetch_whole(key)
+            return await super()._fetch_whole(key, most)
         result = await self._send(key, obstore.get_async, self._store, key)
-        info, data = _info(key, result), memoryview(await self._send(key, result.bytes_async))
+        info = _info(key, result)
+        check_size(info, most)
+        data = memoryview(await self._send(key, result.bytes_async))
         if len(data) != info.size:
             short = Corrupt(f"{self.location} sent {len(data)} of {info.size} bytes", key)
             short.temporary = True

@@ -31,6 +31,7 @@ _STATUS: Final = re.compile(r"status code: (\d{3})")
 _CODE: Final = re.compile(r"<Code>(\w+)</Code>|\(code: (\w+)\)")
 """In an answer's body, or in obstore's words for one key of a bulk delete."""
 _MESSAGE: Final = re.compile(r"<Message>([^<]*)</Message>")
+_SECONDS: Final = re.compile("[0-9]{1,9}")
 _KIND: Final = re.compile(r"kind: (Connect|Timeout|Interrupted|Request|Decode|Unknown)")
 
 _THROTTLED: Final = {
@@ -147,7 +148,7 @@ def failure_of_answer(status: int, body: bytes, headers: Mapping[str, str]) -> F
 
 
 def _seconds(header: str | None) -> float | None:
-    return float(header) if header is not None and header.isdigit() else None
+    return float(header) if header is not None and _SECONDS.fullmatch(header) else None
 
 
 def to_error(failure: Failure, key: str, bucket: str, location: str) -> FsdriverError:

@@ -64,7 +64,7 @@ class Lister:
         if response.status_code != 200:
             failure = failure_of_answer(response.status_code, response.content, response.headers)
             raise to_error(failure, "", bucket, location)
-        return parse(response.content)
+        return parse(response.content, prefix, token)
 
     def _connections(self) -> Any:
         if self._session is None:

@@ -23,11 +23,15 @@ _END: Final = "</ListBucketResult>"
 _UNUSUAL: Final = re.compile(r"<!|<Contents[^>]|<Contents/>|<(?:Key|Size|ETag|LastModified)[ /]")
 """Comments, character data sections and attributes: for expat."""
 _KEY: Final = re.compile("<Key>([^<]*)</Key>")
-_SIZE: Final = re.compile("<Size>([0-9]+)</Size>")
-_TAG: Final = re.compile('<ETag>(?:&#34;|&quot;|")?([^<&"]*)(?:&#34;|&quot;|")?</ETag>')
+_SIZE: Final = re.compile("<Size>([0-9]{1,19})</Size>")
+_TAG: Final = re.compile('<ETag>(?:&#34;|&quot;|")?([!#-%\'-;=-~]*)(?:&#34;|&quot;|")?</ETag>')
+"""Printable ASCII: an etag is sent back in headers."""
 _TIME: Final = re.compile("<LastModified>([^<]*)</LastModified>")
 _PREFIXES: Final = re.compile("<CommonPrefixes><Prefix>([^<]*)</Prefix></CommonPrefixes>")
 _TOKEN: Final = re.compile("<NextContinuationToken>([^<]*)</NextContinuationToken>")
+_LARGEST: Final = (1 << 63) - 1
+"""Bytes of a file (off_t)."""
+_LONG_SIZE: Final = len(str(_LARGEST))
 
 
 @dataclass(slots=True)
@@ -72,11 +76,14 @@ class _Answer:
 
     def _object(self) -> ObjectInfo:
         fields = self._fields
+        size, version = int(fields["Size"]), fields.get("ETag", "").strip('"')
+        if not 0 <= size <= _LARGEST or not (version.isascii() and version.isprintable()):
+            raise ValueError(f"no object has {size} bytes and the etag {version!r}")
         return ObjectInfo(
             key=fields["Key"],
-            size=int(fields["Size"]),
+            size=size,
             mtime_ns=nanoseconds(datetime.fromisoformat(fields["LastModified"])),
-            version=fields.get("ETag", "").strip('"'),
+            version=version,
         )
 
 
@@ -88,15 +95,31 @@ def nanoseconds(moment: datetime) -> int:
     return ((since.days * 86400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
 
 
-def parse(body: bytes) -> tuple[Page, str | None]:
+def parse(body: bytes, prefix: str = "", asked: str | None = None) -> tuple[Page, str | None]:
     """One page and the token of the next.
+
+    Parameters
+    ----------
+    prefix : str
+        All keys are to begin with it.
+    asked : str, optional
+        The token that this page was asked for with.
 
     Raises
     ------
     BackendError
-        The answer is cut off, or is no listing.
+        The answer is cut off, is no listing, holds what was not asked for, or leads in a circle.
     """
-    return _scan(body) or _parse_any(body)
+    page, token = _scan(body) or _parse_any(body)
+    if not (all(one.key.startswith(prefix) for one in page.objects) and all(map(_below(prefix), page.prefixes))):
+        raise _broken(f"the listing holds keys that do not begin with {prefix!r}")
+    if token is not None and token == asked:
+        raise _broken("the listing goes on with the page it just gave")
+    return page, token
+
+
+def _below(prefix: str) -> Callable[[str], bool]:
+    return lambda one: one.startswith(prefix) and one.endswith("/")
 
 
 def _scan(body: bytes) -> tuple[Page, str | None] | None:
@@ -124,8 +147,10 @@ def _scan(body: bytes) -> tuple[Page, str | None] | None:
         if moment is None:
             try:
                 moment = moments[time] = nanoseconds(datetime.fromisoformat(time))
-            except ValueError:
+            except (ValueError, OverflowError):
                 return None
+        if len(size) == _LONG_SIZE and int(size) > _LARGEST:
+            return None
         objects.append(ObjectInfo(key, int(size), moment, tag))
     decoded = [unquote_plus(prefix) for prefix in prefixes] if encoded else prefixes
     return Page(objects, decoded), tokens[0] if tokens and tokens[0] else None
@@ -138,9 +163,10 @@ def _parse_any(body: bytes) -> tuple[Page, str | None]:
     parser.StartElementHandler = answer.start
     parser.EndElementHandler = answer.end
     parser.CharacterDataHandler = answer.text
+    parser.StartDoctypeDeclHandler = _refuse_document_type
     try:
         parser.Parse(body, True)
-    except (expat.ExpatError, KeyError, ValueError) as error:
+    except (expat.ExpatError, KeyError, ValueError, OverflowError) as error:
         raise _broken(f"the listing cannot be read: {error!r}") from error
     if not answer.complete:
         raise _broken("the answer is no listing")
@@ -150,6 +176,11 @@ def _parse_any(body: bytes) -> tuple[Page, str | None]:
         for one in answer.objects
     ]
     return Page(objects, [decode(prefix) for prefix in answer.prefixes]), answer.token
+
+
+def _refuse_document_type(*_: object) -> None:
+    """No service sends one: it could define entities that expand without end, or that lead to files."""
+    raise ValueError("it declares a document type")
 
 
 def _broken(message: str) -> BackendError:

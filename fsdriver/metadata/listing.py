@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from fsspec.asyn import get_loop
 
 from fsdriver import names
-from fsdriver.attributes import META_PREFIX, AttributeObject, Record
+from fsdriver.attributes import LARGEST, META_PREFIX, AttributeObject, Record
 from fsdriver.backends.base import Backend
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
@@ -35,6 +35,13 @@ from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.pending import Action, Pending
 
 log = logging.getLogger(__name__)
+
+
+def names_same_file(record: Record | None, entry: Entry, path: str) -> bool:
+    """Whether the record of another name says that ``path``, with this entry, is a name of its file."""
+    links = None if record is None else record.get("links")
+    return record is not None and isinstance(links, list) and path in links and record.get("ino") == entry.ino
+
 
 MOST_DESCRIBED = 10
 """Pages of names of attribute objects that are kept; beyond, each directory is asked for its own."""
@@ -149,7 +156,7 @@ class Listing(Entries):
         key = self.meta_key(path)
         await on_loop()
         try:
-            info, data = await self.backend.fetch(key)
+            info, data = await self.backend.fetch(key, LARGEST)
         except NotFound:
             return AttributeObject()
         return AttributeObject.parse(bytes(data), info.version, key)
@@ -319,7 +326,7 @@ class Listing(Entries):
             entries[shown] = entry if shown == name else replace(entry, key=info.key)
             if shown != name:
                 self._shared_names[f"{path}/{shown}" if path else shown] = info.key
-            if incomplete:
+            if incomplete or (entry.links and not self._agree(path, shown, entry, records)):
                 unverified.add(shown)
         for row in owed.rows:
             name = split(row.path)[1]
@@ -336,6 +343,15 @@ class Listing(Entries):
                 entries[name] = state.entry
                 unverified.discard(name)
         return entries, unverified
+
+    @staticmethod
+    def _agree(directory: str, name: str, entry: Entry, records: Mapping[str, Record]) -> bool:
+        """All names of a hard-linked file are in this directory, whose records confirm each other."""
+        whole = f"{directory}/{name}" if directory else name
+        return whole in entry.links and all(
+            parent == directory and names_same_file(records.get(last), entry, whole)
+            for parent, last in map(split, entry.links)
+        )
 
     def _directories(self, level: Level, owed: Owed, unverified: set[str]) -> dict[str, Entry]:
         """Subdirectories; one that may have attributes of its own is not verified."""

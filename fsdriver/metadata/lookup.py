@@ -16,11 +16,11 @@ from types import MappingProxyType
 from fsdriver import names
 from fsdriver.attributes import Record, apply_record
 from fsdriver.backends.base import ObjectInfo
-from fsdriver.entry import Entry, Kind
+from fsdriver.entry import Entry, Kind, altered
 from fsdriver.errors import FsdriverError, NotDirectory, NotFound
 from fsdriver.metadata.anticipation import PAGES, TooManyPages
 from fsdriver.metadata.directory import Known
-from fsdriver.metadata.listing import Listing
+from fsdriver.metadata.listing import Listing, names_same_file
 from fsdriver.metadata.offline import ask_or_recall
 from fsdriver.names import split
 from fsdriver.runtime import on_loop
@@ -185,7 +185,32 @@ class Lookup(Listing):
             return await self._own(path, first.mtime_ns if first.key == prefix and native else None)
         if head is None or owed_file is not None:
             return None
-        return self.from_object(head, record, partial=await self.lacks_records(split(path)[0]))[0]
+        entry = self.from_object(head, record, partial=await self.lacks_records(split(path)[0]))[0]
+        return await self._confirmed(path, entry) if entry.links else entry
+
+    async def _confirmed(self, path: str, entry: Entry) -> Entry:
+        """A hard-linked file with those of its names that say so themselves.
+
+        Who may write to one directory of the bucket could else have a change of a file there carried out on any other.
+        """
+        agreed = {path}
+        for name in entry.links:
+            if name != path and names_same_file(await self._record_now(name), entry, path):
+                agreed.add(name)
+        if len(agreed) < 2:
+            return altered(entry, links=(), ino=self.inode(self.key(path)))
+        return altered(entry, links=tuple(sorted(agreed)))
+
+    async def _record_now(self, path: str) -> Record | None:
+        """The record of a name, also while the journal still owes its bytes."""
+        row = self.journal.get(self.backend.identity, self.key(path))
+        if row is not None:
+            return row.record
+        try:
+            return await self.record(path)
+        except FsdriverError as error:
+            log.debug("%s: whether it is another name of a file cannot be told: %s", path, error)
+            return None
 
     async def _own(self, path: str, mtime_ns: int | None) -> Entry:
         entry = self.new_directory(path, mtime_ns)

@@ -11,9 +11,16 @@ from hypothesis import strategies as st
 from fsdriver.attributes import AttributeObject, apply_metadata, apply_record, to_metadata, to_record
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import Corrupt
+from fsdriver.fuse_mount.protocol import ATTR
 
 numbers = st.integers(0, 2**63 - 1)
-text = st.binary(max_size=60).map(lambda raw: raw.decode(errors="surrogateescape"))
+text = st.binary(max_size=60).map(lambda raw: raw.decode(errors="surrogateescape").replace("\0", ""))
+segments = (
+    st.binary(min_size=1, max_size=20)
+    .map(lambda raw: raw.decode(errors="surrogateescape"))
+    .filter(lambda name: name not in {".", "..", ".fsdriver"} and not {"/", "\0"} & set(name))
+)
+paths = st.lists(segments, min_size=1, max_size=3).map("/".join)
 entries = st.builds(
     Entry,
     kind=st.sampled_from([kind for kind in Kind if kind is not Kind.SYMLINK]),
@@ -24,9 +31,9 @@ entries = st.builds(
     mtime_ns=numbers,
     ctime_ns=numbers,
     ino=numbers,
-    rdev=st.integers(0, 2**32),
-    links=st.lists(text, max_size=3).map(tuple),
-    xattrs=st.dictionaries(text, st.binary(max_size=30), max_size=3),
+    rdev=st.integers(0, 2**32 - 1),
+    links=st.lists(paths, max_size=3).map(tuple),
+    xattrs=st.dictionaries(segments, st.binary(max_size=30), max_size=3),
 )
 
 
@@ -56,15 +63,81 @@ def test_metadata_is_printable_ascii_and_restores_mode_owner_and_mtime(entry: En
 
 
 @given(
-    st.dictionaries(st.sampled_from(["fsdriver-mode", "fsdriver-uid", "fsdriver-mtime", "fsdriver-kind"]), st.text())
+    st.dictionaries(
+        st.sampled_from([f"fsdriver-{name}" for name in ("mode", "uid", "ino", "rdev", "mtime", "kind", "target")]),
+        st.text() | st.integers(0, 2**80).map(str) | st.sampled_from(["symlink", "block", "%00", "%FF%ED%A0%80"]),
+    )
 )
 def test_foreign_metadata_never_fails(metadata: dict[str, str]) -> None:
-    apply_metadata(Entry(Kind.FILE), metadata)
+    assert_the_kernel_takes(apply_metadata(Entry(Kind.FILE), metadata))
+
+
+WILD = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=20), st.lists(st.text(max_size=5), max_size=3),
+    st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),
+)  # fmt: skip
+FIELDS = ["mode", "uid", "gid", "ino", "rdev", "atime", "mtime", "ctime", "kind", "target", "links", "xattrs", "etag"]
+
+
+@given(st.dictionaries(st.sampled_from(FIELDS), WILD))
+def test_any_record_gives_what_the_kernel_takes(record: dict[str, object]) -> None:
+    assert_the_kernel_takes(apply_record(Entry(Kind.FILE), record))
+
+
+def assert_the_kernel_takes(entry: Entry) -> None:
+    seconds = [moment // 10**9 & (1 << 64) - 1 for moment in (entry.atime_ns, entry.mtime_ns, entry.ctime_ns)]
+    ATTR.pack(
+        entry.ino,
+        entry.size,
+        0,
+        *seconds,
+        0,
+        0,
+        0,
+        entry.st_mode,
+        entry.nlink,
+        entry.uid,
+        entry.gid,
+        entry.rdev,
+        4096,
+        0,
+    )
+    assert "\0" not in entry.target
 
 
 @pytest.mark.parametrize(
     "record",
-    [{"mode": "abc"}, {"kind": "dragon"}, {"xattrs": {"user.a": "%"}}, {"xattrs": 3}, {"links": 7}, {"ino": None}],
+    [
+        {"mode": "abc"},
+        {"kind": "dragon"},
+        {"xattrs": {"user.a": "%"}},
+        {"xattrs": 3},
+        {"links": 7},
+        {"ino": None},
+        {"mode": -1},
+        {"mode": 1e300},
+        {"uid": -1},
+        {"uid": 2**32 - 1},
+        {"gid": 2**70},
+        {"ino": -5},
+        {"ino": 2**63},
+        {"rdev": 2**32},
+        {"mtime": 2**63},
+        {"atime": float("inf")},
+        {"links": "abc"},
+        {"links": [["a"]]},
+        {"links": ["../a"]},
+        {"links": ["/etc/passwd"]},
+        {"links": ["a//b"]},
+        {"links": ["a\0b"]},
+        {"links": [".fsdriver/meta/%2F"]},
+        {"links": ["a"] * 70_000},
+        {"kind": "symlink", "target": "a\0b"},
+        {"kind": "symlink", "target": "x" * 5000},
+        {"xattrs": {"": ""}},
+        {"xattrs": {"user.\0": ""}},
+        {"xattrs": {"user." + "x" * 300: ""}},
+    ],
 )
 def test_a_malformed_record_is_left_out(record: dict[str, object]) -> None:
     assert apply_record(Entry(Kind.FILE), record) == Entry(Kind.FILE)
@@ -79,7 +152,16 @@ def test_merging_replaces_removes_and_keeps() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"{}", b'{"format": "else"}', b'{"format": "fsdriver-attributes", "version": 2, "entries": {}}'],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"format": "else"}',
+        b'{"format": "fsdriver-attributes", "version": 2, "entries": {}}',
+        b"[" * 200_000,
+        b'{"a":' * 200_000,
+        b"9" * 5000,
+    ],
 )
 def test_what_is_no_attribute_object_of_this_version_is_refused(body: bytes) -> None:
     with pytest.raises(Corrupt, match="not a usable attribute object"):
