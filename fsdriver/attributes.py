@@ -153,7 +153,7 @@ def apply_record(entry: Entry, record: Record) -> Entry:
     try:
         return _apply_record(entry, record)
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        log.warning("an attribute record is malformed and is ignored: %s", error)
+        log.warning("an attribute record is malformed and is ignored: %r", str(error))
         return entry
 
 

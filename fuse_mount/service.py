@@ -23,6 +23,18 @@ FEW_FILES: Final = 4096
 """Open files below which a hard limit is worth a warning."""
 
 
+class OneLine(logging.Formatter):
+    """A message on one line of printable characters: names of files, which anybody chooses, forge no further lines."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the name of the base
+        text = super().formatMessage(record)
+        return text if text.isprintable() else "".join(map(_shown, text))
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
 def notify_service(*lines: str) -> None:
     """Tell the service manager, if there is one (sd_notify(3)): ``READY=1``, ``STOPPING=1``, ``STATUS=…``."""
     address = os.environ.get("NOTIFY_SOCKET")
@@ -38,7 +50,7 @@ def notify_service(*lines: str) -> None:
 def log_to_stderr() -> None:
     """In the foreground: stderr, which a service manager sends to its journal."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(FORMAT if "JOURNAL_STREAM" in os.environ else f"%(asctime)s {FORMAT}"))
+    handler.setFormatter(OneLine(FORMAT if "JOURNAL_STREAM" in os.environ else f"%(asctime)s {FORMAT}"))
     _install(handler)
 
 
@@ -47,12 +59,12 @@ def log_in_background(name: str) -> None:
     handler: logging.Handler
     if SYSLOG.exists():
         handler = logging.handlers.SysLogHandler(str(SYSLOG), logging.handlers.SysLogHandler.LOG_DAEMON)
-        handler.setFormatter(logging.Formatter(f"fsdriver[%(process)d]: {FORMAT}"))
+        handler.setFormatter(OneLine(f"fsdriver[%(process)d]: {FORMAT}"))
     else:
         folder = state_dir() / "log"
         folder.mkdir(mode=0o700, exist_ok=True)
         handler = logging.handlers.RotatingFileHandler(folder / f"{name}.log", maxBytes=LOG_SIZE, backupCount=1)
-        handler.setFormatter(logging.Formatter(f"%(asctime)s %(process)d {FORMAT}"))
+        handler.setFormatter(OneLine(f"%(asctime)s %(process)d {FORMAT}"))
     _install(handler)
 
 

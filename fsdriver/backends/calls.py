@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fsdriver.backends.model import Counters
 from fsdriver.backends.outage import Outage
-from fsdriver.errors import BackendError, ContainerMissing, FsdriverError, NotFound, Stale, TimedOut
+from fsdriver.errors import AccessDenied, BackendError, ContainerMissing, FsdriverError, NotFound, Stale, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+RENEWED_PAUSE: Final = 0.2
+"""Seconds until a request is made again with new credentials: obstore keeps those it has for a tenth of a second."""
 RESERVED: Final = 2
 """Slots that transfers leave to other operations."""
 _UNBOUNDED: Final = contextlib.nullcontext()
@@ -94,17 +97,27 @@ class Calls:
                 key or self.container,
             ) from error
 
+    async def _renew(self, since: float) -> bool:
+        """A request that began at ``since`` was denied: whether there are other credentials to try it with, once."""
+        return False
+
     async def _attempts(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
         policy = self.retry
-        began, failures = policy.clock(), 0
+        began, failures, renewed = policy.clock(), 0, False
         while True:
             self.counters.count(operation)
+            since = time.monotonic()
             try:
                 result = await attempt()
             except (NotFound, Stale):
                 self.outage.answered()
                 raise
             except BackendError as error:
+                if isinstance(error, AccessDenied) and not renewed and await self._renew(since):
+                    renewed = True
+                    self.counters.retries += 1
+                    await policy.sleep(RENEWED_PAUSE)
+                    continue
                 failures += 1
                 wait = policy.delay(failures, error.retry_after)
                 out_of_time = policy.clock() - began + wait >= policy.deadline

@@ -6,6 +6,7 @@ not survive a fork: `runtime_lost` tells, and `fsdriver.backends.open_backend` t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import time
@@ -73,6 +74,9 @@ class ObjectStoreBackend(Backend):
         self._now = Immediate(
             settings, _make_store(settings, patience=PATIENCE), self.sdk, self.counters, self._saw_bucket
         )
+
+    async def _renew(self, since: float) -> bool:
+        return await asyncio.to_thread(self.settings.credentials.renew, since)
 
     async def close(self) -> None:
         await super().close()

@@ -1,15 +1,16 @@
 """Listing a bucket, exactly: every key as it is, in pages, whatever characters it has.
 
-A ListObjectsV2 request is signed by the SDK (a presigned URL), sent through its connections and its answer read by
-`fsdriver.backends.s3_page`: the SDK's own parser takes some thirty times the processor time, and obstore's lister drops the
-``/`` of markers and fails on any key it does not accept. Keys travel percent-encoded (``encoding-type=url``), so control
-characters in them are valid XML.
+A ListObjectsV2 request is signed in its headers (a URL ends up in messages of errors, and must hold no signature), sent
+through the SDK's connections, and its answer read by `fsdriver.backends.s3_page`: the SDK's own parser takes some thirty times
+the processor time, and obstore's lister drops the ``/`` of markers and fails on any key it does not accept. Keys travel
+percent-encoded (``encoding-type=url``), so control characters in them are valid XML.
 """
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
 
 from botocore.awsrequest import AWSRequest
 from botocore.exceptions import BotoCoreError
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from fsdriver.backends.s3_settings import S3Settings
 
 PAGE_SIZE: Final = 1000
-SIGNATURE_LIFE: Final = 900
-"""Seconds; a page is asked for at once, so this only has to bridge two clocks."""
 
 
 class Lister:
@@ -36,12 +35,15 @@ class Lister:
     Parameters
     ----------
     client : callable
-        Gives the SDK's client, which signs.
+        Gives the SDK's client.
+    address : callable
+        Gives the URL of the bucket, up to where a key begins.
     """
 
-    def __init__(self, settings: S3Settings, client: Callable[[], Any]) -> None:
+    def __init__(self, settings: S3Settings, client: Callable[[], Any], address: Callable[[], str]) -> None:
         self._settings = settings
         self._client = client
+        self._address = address
         self._session: Any = None
 
     def page(
@@ -49,16 +51,17 @@ class Lister:
     ) -> tuple[Page, str | None]:
         """At most ``limit`` entries, and the token of the next page."""
         bucket, location = self._settings.bucket, self._settings.location
-        parameters: dict[str, Any] = {"Bucket": bucket, "Prefix": prefix, "MaxKeys": limit, "EncodingType": "url"}
+        parameters = {"list-type": "2", "prefix": prefix, "max-keys": str(limit), "encoding-type": "url"}
         if delimiter:
-            parameters["Delimiter"] = "/"
+            parameters["delimiter"] = "/"
         if token is not None:
-            parameters["ContinuationToken"] = token
+            parameters["continuation-token"] = token
         elif start_after:
-            parameters["StartAfter"] = start_after
-        url = self._client().generate_presigned_url("list_objects_v2", Params=parameters, ExpiresIn=SIGNATURE_LIFE)
+            parameters["start-after"] = start_after
+        request = AWSRequest("GET", f"{self._address()}?{urlencode(parameters, quote_via=quote, safe='~')}")
         try:
-            response = self._connections().send(AWSRequest("GET", url).prepare())
+            self._settings.credentials.sign(request, self._client().meta.region_name)
+            response = self._connections().send(request.prepare())
         except BotoCoreError as error:
             raise to_error(failure_of(error), "", bucket, location) from error
         if response.status_code != 200:

@@ -166,7 +166,7 @@ class _Signed:
         self._sdk = sdk
         self._lock = threading.Lock()
         self._base = ""
-        self._signer: Any = None
+        self._region = ""
         self._secure: ssl.SSLContext | None = None
         self._closed = False
         self._free: list[tuple[http.client.HTTPConnection, float]] = []
@@ -177,8 +177,7 @@ class _Signed:
 
         self._prepare()
         request = AWSRequest(method, self._base + quote(key, safe="/~"), headers=dict(headers))
-        if self._signer is not None:
-            self._signer.add_auth(request)
+        self._settings.credentials.sign(request, self._region)
         connection = self._connection()
         try:
             # A path alone, as the signer took it.
@@ -205,15 +204,12 @@ class _Signed:
         with self._lock:
             if self._base:
                 return
-            from botocore.auth import S3SigV4Auth  # noqa: PLC0415
             from botocore.utils import get_environ_proxies  # noqa: PLC0415
 
             client = self._sdk.client()
             if get_environ_proxies(client.meta.endpoint_url):
                 raise _Refused("requests go through a proxy, which is left to the SDK")
-            if not self._settings.credentials.anonymous:
-                credentials = self._settings.credentials.session().get_credentials()
-                self._signer = S3SigV4Auth(credentials, "s3", client.meta.region_name)
+            self._region = client.meta.region_name
             self._secure = self._sdk.secure()
             self._base = self._sdk.address()
 

@@ -70,7 +70,8 @@ class Sdk:
         self._lock = threading.Lock()
         self._executor = ThreadPoolExecutor(min(THREADS, settings.pool_size), thread_name_prefix="fsdriver-s3")
         self._pid = os.getpid()
-        self.lister = Lister(settings, self.client)
+        self._address = ""
+        self.lister = Lister(settings, self.client, self.address)
 
     def client(self) -> Any:
         """The boto3 client; its own retries are off and its checksums are sent only where the service demands them."""
@@ -100,8 +101,10 @@ class Sdk:
 
     def address(self) -> str:
         """URL of the bucket, up to where a key begins."""
-        url: str = self.client().generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": "k"})
-        return url.partition("?")[0].removesuffix("k")
+        if not self._address:
+            url: str = self.client().generate_presigned_url("get_object", Params={"Bucket": self._bucket, "Key": "k"})
+            self._address = url.partition("?")[0].removesuffix("k")
+        return self._address
 
     def secure(self) -> ssl.SSLContext:
         """What TLS connections of the SDK trust."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from fsdriver.config.values import reveal
-from fsdriver.errors import AccessDenied, ConfigError
+from fsdriver.backends.s3_credentials import Credentials
+from fsdriver.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,64 +18,6 @@ if TYPE_CHECKING:
 DEFAULT_REGION: Final = "us-east-1"
 AMAZON: Final = "amazonaws.com"
 ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-CREDENTIAL_LIFE: Final = timedelta(minutes=5)
-"""How long obstore keeps an answer; botocore renews temporary keys at least 10 minutes before they end."""
-
-
-@dataclass(slots=True)
-class Credentials:
-    """Keys for signing: fixed ones, else the standard chain of AWS (environment, profile, web identity, instance).
-
-    Attributes
-    ----------
-    key_id, secret, token : str or None
-        Fixed keys; the chain is asked only without them.
-    anonymous : bool
-        Requests are not signed at all.
-    """
-
-    key_id: str | None = field(default=None, repr=False)
-    secret: str | None = field(default=None, repr=False)
-    token: str | None = field(default=None, repr=False)
-    anonymous: bool = False
-    _session: Any = field(default=None, init=False, repr=False)
-
-    def session(self) -> Any:
-        """The boto3 session of these credentials, made at first use: importing boto3 takes a quarter of a second."""
-        if self._session is None:
-            import boto3  # noqa: PLC0415
-
-            self._session = boto3.Session(
-                aws_access_key_id=self.key_id, aws_secret_access_key=self.secret, aws_session_token=self.token
-            )
-        return self._session
-
-    def fetch(self) -> dict[str, Any]:
-        """The keys as obstore takes them, with the time after which it must ask again; may block on the network.
-
-        Raises
-        ------
-        AccessDenied
-            The chain has no credentials.
-        """
-        if self.key_id is not None:
-            return _answer(self.key_id, self.secret, self.token, None)
-        found = self.session().get_credentials()
-        if found is None:
-            raise AccessDenied(
-                "no credentials: set access_key_id and secret_access_key of the backend, AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, or a profile, or anonymous = true for a public bucket"
-            )
-        frozen = found.get_frozen_credentials()
-        return _answer(frozen.access_key, frozen.secret_key, frozen.token, datetime.now(UTC) + CREDENTIAL_LIFE)
-
-    async def __call__(self) -> dict[str, Any]:
-        """Answer obstore's call for credentials."""
-        return self.fetch() if self.key_id is not None else await asyncio.to_thread(self.fetch)
-
-
-def _answer(key_id: str, secret: str | None, token: str | None, expires: datetime | None) -> dict[str, Any]:
-    return {"access_key_id": key_id, "secret_access_key": secret, "token": token, "expires_at": expires}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +80,7 @@ class S3Settings:
             region=region,
             endpoint=endpoint.rstrip("/") if endpoint else None,
             path_style=path_style,
-            credentials=_credentials(config, environ),
+            credentials=Credentials.from_config(config, environ),
             timeout=config.timeout,
             connect_timeout=config.connect_timeout,
             pool_size=config.pool_size,
@@ -153,18 +93,3 @@ def _endpoint(config: BackendConfig, environ: Mapping[str, str]) -> str | None:
     if found is not None and not urlsplit(found).netloc:
         raise ConfigError(f"{found!r} is no URL; write http://{found} or https://{found}", name)
     return found
-
-
-def _credentials(config: BackendConfig, environ: Mapping[str, str]) -> Credentials:
-    if config.anonymous:
-        return Credentials(anonymous=True)
-    if config.access_key_id is not None:
-        return Credentials(
-            reveal(config.access_key_id, environ),
-            reveal(config.secret_access_key, environ),
-            reveal(config.session_token, environ),
-        )
-    key_id, secret = environ.get("AWS_ACCESS_KEY_ID"), environ.get("AWS_SECRET_ACCESS_KEY")
-    if key_id and secret:
-        return Credentials(key_id, secret, environ.get("AWS_SESSION_TOKEN") or None)
-    return Credentials()

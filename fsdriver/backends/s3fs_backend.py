@@ -8,6 +8,7 @@ that waits for them, without s3fs (`fsdriver.backends.s3_now`).
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -52,6 +53,7 @@ class S3fsBackend(Backend):
 
     def __init__(self, settings: S3Settings, retry: RetryPolicy, options: Mapping[str, Any]) -> None:
         super().__init__("s3", settings.location, settings.bucket, retry, slots=settings.pool_size)
+        self._settings = settings
         self._bucket = settings.bucket
         self._client: Any = None
         self._fs = _make_filesystem(settings, options)
@@ -68,6 +70,9 @@ class S3fsBackend(Backend):
         self._bucket_seen = time.monotonic()
         self.outage.answered()
 
+    async def _renew(self, since: float) -> bool:
+        return await asyncio.to_thread(self._settings.credentials.renew, since)
+
     async def close(self) -> None:
         await super().close()
         self._now.close()
@@ -80,6 +85,8 @@ class S3fsBackend(Backend):
         try:
             self._client = await self._fs.set_session()
             answer: dict[str, Any] = await getattr(self._client, operation)(Bucket=self._bucket, **arguments)
+        except FsdriverError:
+            raise  # of the credentials
         except (ClientError, BotoCoreError, OSError) as error:
             raise self._translated(error, key) from error
         self._bucket_seen = time.monotonic()
@@ -269,12 +276,10 @@ def _headers(content_type: str | None) -> dict[str, str]:
 def _make_filesystem(settings: S3Settings, options: Mapping[str, Any]) -> Any:
     import s3fs  # noqa: PLC0415
 
-    keys = settings.credentials
+    credentials = settings.credentials
     return s3fs.S3FileSystem(
-        anon=keys.anonymous,
-        key=keys.key_id,
-        secret=keys.secret,
-        token=keys.token,
+        anon=credentials.anonymous,
+        session=None if credentials.anonymous or "profile" in options else credentials.asynchronous_session(),
         endpoint_url=settings.endpoint,
         skip_instance_cache=True,
         use_listings_cache=False,
