@@ -2,8 +2,8 @@
 
 A request is one line, ``{"command": …, …}``, the answer another: ``{"ok": true, …}`` or ``{"error": …, "errno": …}``. Commands:
 ``status``; ``refresh``, ``warm``, ``evict`` and ``sync`` with ``path`` (inside the tree) and for ``sync`` ``timeout`` in
-seconds; ``pin`` and ``unpin`` with ``paths``; ``invalidate`` with ``store`` and ``keys``; ``stop``; ``farewell``, which is
-answered at once and again when the daemon ends.
+seconds; ``bound`` with the ``seconds`` that uploads have when the mount ends; ``pin`` and ``unpin`` with ``paths``;
+``invalidate`` with ``store`` and ``keys``; ``stop``; ``farewell``, which is answered at once and again when the daemon ends.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ import logging
 import os
 import socket
 import struct
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from fsdriver.config import runtime_dir
-from fsdriver.errors import ConfigError, FsdriverError
+from fsdriver.errors import FsdriverError
 from fsdriver.notify import socket_address
 from fsdriver.runtime import on_loop
 
-from . import device
-from .mounts import FSTYPE, is_stale, mounted_at, resolve
+from .mounts import is_stale, mounted_at, resolve
 
 log = logging.getLogger(__name__)
 
@@ -273,101 +271,3 @@ def serving_process(directory: str) -> int | None:
             return None
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return int(_CREDENTIALS.unpack(credentials)[0])
-
-
-def unmount(mountpoint: str | os.PathLike[str], timeout: float, *, force: bool = False) -> int:
-    """Upload what is pending, unmount, and wait for the daemon to end. Asks nothing of the mount itself, which may hang.
-
-    Parameters
-    ----------
-    timeout : float
-        Seconds for all of it.
-    force : bool
-        Detach the mount and end its connection if the daemon gives no answer.
-
-    Returns
-    -------
-    int
-        Exit status: 0 when the tiers have everything; 1 when something is pending still, or the mount is busy (it then
-        stays), with the reason on stderr.
-
-    Raises
-    ------
-    ConfigError
-        Nothing of ours is mounted there.
-    """
-    directory = resolve(mountpoint)
-    mount = mounted_at(directory)
-    if mount is None or mount.fstype != FSTYPE:
-        raise ConfigError("no fsdriver tree is mounted there", directory)
-    process = serving_process(directory)
-    if process is None and is_stale(directory):
-        device.heal(directory)
-        _say(f"{directory}: the daemon was gone already; the mount is detached. What it had not uploaded is journaled "
-             "and is uploaded when the tree is mounted again.")  # fmt: skip
-        return 1
-    path = socket_path(directory)
-    try:
-        ask(path, directory, "status", PATIENCE, {})
-    except FsdriverError as error:
-        if process is None:
-            _say(f"{error}; it stays mounted")
-        elif force:
-            device.abort(mount)
-            device.unmount(directory, lazy=True)
-            _say(f"{directory}: its daemon (process {process}) gave no answer; the mount is detached. What was not uploaded "
-                 "is journaled and is uploaded when the tree is mounted again.")  # fmt: skip
-        else:
-            _say(f"{directory}: its daemon (process {process}) gives no answer. --force detaches the mount; what was "
-                 "acknowledged is journaled.")  # fmt: skip
-        return 1
-    conflict = 0
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as watching:
-        watching.settimeout(timeout)
-        try:
-            try:
-                ask(path, directory, "sync", timeout, {"path": "/", "timeout": timeout})
-            except FsdriverError as error:
-                if error.errno != errno.ESTALE:
-                    raise
-                # Both versions are on the store: there is nothing to wait for.
-                _say(f"{error}")
-                conflict = 1
-            with socket_address(path) as address:
-                watching.connect(address)
-            watching.sendall(b'{"command": "farewell"}\n')
-            stream = watching.makefile("rb")
-            stream.readline()
-        except OSError as error:
-            _say(f"{error}; {directory} stays mounted (umount {directory} leaves what is pending in the journal)")
-            return 1
-        try:
-            device.unmount(directory)
-        except OSError as error:
-            busy = error.errno == errno.EBUSY
-            _say(
-                f"{directory}: {'busy: some process has a file or its working directory there' if busy else error.strerror}"
-            )
-            return 1
-        return _await_farewell(stream, directory) or conflict
-
-
-def _await_farewell(stream: IO[bytes], directory: str) -> int:
-    try:
-        with stream:
-            last: dict[str, Any] = json.loads(stream.readline() or b"{}")
-    except (OSError, ValueError) as error:
-        _say(f"{directory}: unmounted, but the daemon has not said that all is uploaded: {error}")
-        return 1
-    if not last.get("ok"):
-        _say(f"{directory}: unmounted, but the daemon ended without a word; what is pending is journaled")
-        return 1
-    for failure in last.get("failures", []):
-        _say(f"{directory}: {failure}")
-    if last.get("pending"):
-        _say(f"{directory}: {last['pending']} changes are journaled but not uploaded; mount again to upload them")
-    return 1 if last.get("pending") or last.get("failures") else 0
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(f"fsdriver: {message}\n")

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Final
 
 from fsdriver import errors
@@ -58,7 +59,7 @@ def serve(config: Config, mountpoint: str | os.PathLike[str], *, options: MountO
     check_mountpoint(directory)
     if foreground:
         log_to_stderr()
-        return _run(config, directory, options, lambda: None)
+        return _end_now(_run(config, directory, options, lambda: None))
     return _in_background(config, directory, options)
 
 
@@ -77,6 +78,16 @@ def _run(config: Config, directory: str, options: MountOptions, tell: Callable[[
         log.warning("%s: who asked for this mount has not waited for it; it ends", directory)
         server.request_stop()
     return server.serve()
+
+
+def _end_now(status: int) -> int:
+    """End the process if threads still wait for a store: the interpreter would wait for them, past every bound."""
+    if any(not thread.daemon and thread is not threading.current_thread() for thread in threading.enumerate()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _in_background(config: Config, directory: str, options: MountOptions) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fsdriver.config.values import parse_duration
 from fsdriver.errors import ConfigError
 
 from .device import MS_NOATIME, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY
@@ -25,7 +26,7 @@ _FLAGS: Final[Mapping[str, tuple[int, bool]]] = {
     "atime": (MS_NOATIME, False),
 }
 _SWITCHES: Final = {"allow_other", "passthrough", "default_permissions"}
-_VALUES: Final = {"fsname", "max_read", "read_ahead", "transport"}
+_VALUES: Final = {"fsname", "max_read", "read_ahead", "transport", "drain_timeout"}
 LEAST_READ: Final = 4096
 DEFAULT_FLAGS: Final = MS_NOSUID | MS_NODEV
 
@@ -50,6 +51,8 @@ class MountOptions:
         What the kernel reads ahead, in KiB; set for this mount alone, by root only.
     transport : str
         One of `transport.CHOICES`.
+    drain_timeout : float
+        Seconds that uploads get when the mount ends.
     """
 
     flags: int = DEFAULT_FLAGS
@@ -59,6 +62,7 @@ class MountOptions:
     max_read: int = 1 << 20
     read_ahead: int = 4096
     transport: str = AUTO
+    drain_timeout: float = 300.0
 
     @property
     def read_only(self) -> bool:
@@ -103,7 +107,12 @@ def _switch(name: str, value: str) -> bool:
     raise ConfigError(f"{value!r} is neither on nor off", name)
 
 
-def _value(name: str, value: str) -> str | int:
+def _value(name: str, value: str) -> str | float:
+    if name == "drain_timeout":
+        try:
+            return float(parse_duration(value))
+        except ValueError as error:
+            raise ConfigError(str(error), name) from error
     if name == "transport" and value not in CHOICES:
         raise ConfigError(f"{value!r} is no transport; there are {', '.join(CHOICES)}", name)
     return value if name in {"fsname", "transport"} else _number(name, value)

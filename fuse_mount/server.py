@@ -21,6 +21,7 @@ from fsdriver.runtime import run
 from . import device as devices
 from .caching import CacheCommands
 from .control import Answer, ControlServer, ask, socket_path
+from .draining import Drain, amount
 from .filesystem import FileSystem
 from .inodes import descend
 from .kernel import KernelTransport
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECK_PATIENCE: Final = 60.0
-DRAIN_PATIENCE: Final = 300.0
-"""Seconds that uploads get when the mount ends, before and after it is unmounted; systemd's TimeoutStopSec must be longer."""
-LATE_PATIENCE: Final = 10.0
-"""Seconds that uploads get at least after it is unmounted: the last files may have been closed just before."""
 FAILING_SHOWN: Final = 20
 """Changes of each store that ``status`` shows which it did not take."""
 LAZY_PATIENCE: Final = 5.0
@@ -69,13 +66,13 @@ class MountServer:
         self.started = time.time()
         self._stop = threading.Event()
         self._wake = threading.Event()
-        self._drain_until: float | None = None
         self.engine: Engine = open_engine(config, write="back", daemon=True)
         try:
             refuse_second_mount(self._roots(), directory, self.engine.state)
         except ConfigError:
             self.engine.close()
             raise
+        self._drain = Drain(self.engine, directory, options.drain_timeout)
         self.passthrough = Passthrough()
         synthetic = make_directory(
             {"stats.json": self.status, "pending.json": self._pending, "health.json": self._health}
@@ -89,6 +86,7 @@ class MountServer:
                 "refresh": self._refresh,
                 "sync": self._sync,
                 "invalidate": self._invalidate,
+                "bound": self._bound,
                 "stop": self._answer_stop,
                 **CacheCommands(self.fs, self.engine.tree).commands(),
             },
@@ -166,7 +164,9 @@ class MountServer:
     # -- waiting and the end -----------------------------------------------------------------------------------------
 
     def request_stop(self, *_: object) -> None:
-        """Drain and unmount; safe in a signal handler."""
+        """Drain and unmount; asked again, do not wait for uploads any more. Safe in a signal handler."""
+        if self._stop.is_set():
+            self._drain.give_up()
         self._stop.set()
         self._wake.set()
 
@@ -185,7 +185,7 @@ class MountServer:
         """Told to stop: upload, then unmount; what is busy is detached."""
         notify_service("STOPPING=1", "STATUS=uploading what is pending")
         self.state = "draining"
-        self._drain()
+        self._drain.run()
         try:
             devices.unmount(self.directory)
         except OSError as error:
@@ -197,19 +197,6 @@ class MountServer:
         if not ended.wait(LAZY_PATIENCE):
             ended.set()
 
-    def _drain(self) -> str:
-        now = time.monotonic()
-        if self._drain_until is None:
-            self._drain_until = now + DRAIN_PATIENCE
-        patience = max(LATE_PATIENCE, self._drain_until - now)
-        try:
-            run(self.engine.drain(patience), patience + 5)
-        except TimeoutError:
-            return f"not everything was uploaded within {DRAIN_PATIENCE:g} s"
-        except OSError as error:
-            return str(error)
-        return ""
-
     def _finish(self) -> int:
         self.state = "draining"
         notify_service("STOPPING=1", "STATUS=uploading what is pending")
@@ -218,22 +205,30 @@ class MountServer:
         if self._lending is not None:
             run(self._lending.stop())
         failures = [str(error) for error in run(self.fs.open_files.close())]
-        if failed := self._drain():
+        if failed := self._drain.run():
             failures.append(failed)
         for failure in failures:
             log.error("%s: %s", self.directory, failure)
-        pending, _ = self.engine.pending()
-        last = {"pending": pending, "failures": failures}
+        pending, size = self.engine.pending()
+        last = {"pending": pending, "pending_bytes": size, "failures": failures}
         self.engine.close()
         run(self._control.stop(last))
         self.fs.disk.shutdown(wait=False)
-        log.info("%s is unmounted; %d changes stay journaled", self.directory, pending)
+        if pending:
+            told = "%s is unmounted; %s are journaled, but not uploaded: the next mount of %s sends them"
+            log.error(told, self.directory, amount(pending, size), self.source)
+        else:
+            log.info("%s is unmounted; everything is uploaded", self.directory)
         return 1 if pending or failures else 0
 
     # -- commands ----------------------------------------------------------------------------------------------------
 
     async def _answer_status(self, _: Mapping[str, Any]) -> Answer:
         return self.status()
+
+    async def _bound(self, request: Mapping[str, Any]) -> Answer:
+        self._drain.end_within(float(request["seconds"]))
+        return {}
 
     async def _answer_stop(self, _: Mapping[str, Any]) -> Answer:
         self.request_stop()
@@ -311,6 +306,7 @@ class MountServer:
             "roots": sorted(self._roots()),
             "pending": rows,
             "pending_bytes": size,
+            "drain_timeout": self.options.drain_timeout,
             "failing": self._failing(),
             "conflicts": self._conflicts(),
             "out_of_reach": self._out_of_reach(),

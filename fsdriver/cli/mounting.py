@@ -54,12 +54,14 @@ def mount(
 @click.command()
 @click.argument("directory", metavar="DIR", type=PLACE)
 @click.option(
-    "--timeout", type=click.FloatRange(min=0), default=300.0, show_default=True, help="Seconds to wait for uploads."
+    "--timeout",
+    type=click.FloatRange(min=0),
+    help="Seconds for uploads; by default the drain_timeout of the mount (300).",
 )
 @click.option("--force", is_flag=True, help="Detach the mount if its daemon gives no answer.")
-def umount(directory: Path, timeout: float, force: bool) -> int:
-    """Upload what is pending and unmount DIR; a status other than 0 says that something is not in the tiers."""
-    from fsdriver.fuse_mount.control import unmount
+def umount(directory: Path, timeout: float | None, force: bool) -> int:
+    """Upload what is pending and unmount DIR; what is not uploaded in time stays journaled, and the status is 1."""
+    from fsdriver.fuse_mount.unmounting import unmount
 
     return unmount(directory, timeout, force=force)
 
