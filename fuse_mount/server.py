@@ -326,7 +326,8 @@ class MountServer:
             "routes": [
                 {"path": route.path, "backend": route.backend.identity, "hidden_names": route.hidden,
                  "remembered_bytes": route.memory.weight,
-                 "recalled": route.recalled, "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
+                 "recalled": route.recalled, "corrupt_answers": route.backend.counters.corrupt_answers,
+                 "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
             ],
         }  # fmt: skip
 

@@ -29,7 +29,7 @@ class Fault:
     server has carried out the request if ``carried_out``; ``hang`` never answers; ``hold`` waits for
     `FaultyProxy.release`, then forwards. ``answer`` spoils the server's answer: it stops half way and stays (``stall``),
     is ``cut`` there, or ``reset``; it says and has fewer bytes than there are (``short``), promises more (``long``), or has
-    a wrong byte (``corrupt``). ``rate`` reads the request at so many bytes a second.
+    a wrong byte (``corrupt``). ``spoil`` puts a wrong byte into the request. ``rate`` reads that at so many bytes a second.
     """
 
     times: int
@@ -43,6 +43,7 @@ class Fault:
     hang: bool = False
     hold: bool = False
     answer: Literal["", "stall", "cut", "reset", "short", "long", "corrupt"] = ""
+    spoil: bool = False
     rate: int = 0
     every: int = 1
     met: int = 0
@@ -179,12 +180,18 @@ class FaultyProxy:
 
 def _name(fault: Fault) -> str:
     """What a fault is counted as."""
-    for name in ("hang", "hold", "rate"):
+    for name in ("hang", "hold", "rate", "spoil"):
         if getattr(fault, name):
             return name
     if fault.answer:
         return f"answer {fault.answer}"
     return str(fault.status) if fault.status else "reset" if fault.reset else "closed"
+
+
+def _wrong(body: bytes) -> bytes:
+    """With one bit of it turned."""
+    half = len(body) // 2
+    return body[:half] + bytes([body[half] ^ 0x20]) + body[half + 1 :] if body else body
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -208,7 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.owner.seen.append(Seen(self.command, self.path, headers))
         if fault is not None and fault.hold:
             self.owner.wait_for_release()
-        if fault is None or fault.hold or fault.rate:
+        if fault is not None and fault.spoil:
+            body = _wrong(body)
+        if fault is None or fault.hold or fault.rate or fault.spoil:
             self._answer(*self.owner.forward(self.command, self.path, headers, body))
         elif fault.hang:
             self.owner.wait_for_stop()
@@ -251,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         if spoilt == "short":
             body = body[:half]
         if spoilt == "corrupt" and body:
-            body = body[:half] + bytes([body[half] ^ 0x20]) + body[half + 1 :]
+            body = _wrong(body)
         self.send_response_only(status)
         length = str(len(body) + (7 if spoilt == "long" else 0))
         for name, value in headers:

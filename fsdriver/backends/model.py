@@ -88,6 +88,8 @@ class Counters:
     bytes_read, bytes_written : int
     hidden : int
         Entries a listing left out because they lead outside the store (``file://``).
+    corrupt_answers : int
+        Answers whose bytes did not have the checksum that the store gave.
     """
 
     requests: dict[str, int] = field(default_factory=dict)
@@ -96,6 +98,7 @@ class Counters:
     bytes_read: int = 0
     bytes_written: int = 0
     hidden: int = 0
+    corrupt_answers: int = 0
 
     def count(self, operation: str) -> None:
         """One more attempt; from any thread."""

@@ -26,10 +26,11 @@ MOST_PARTS: Final = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One uploaded part: its number (from 1) and the tag the store gave it."""
+    """One uploaded part: its number (from 1), the tag the store gave it, and the checksum it was sent with, if any."""
 
     number: int
     tag: str
+    checksum: str = ""
 
 
 def part_size_for(size: int, preferred: int) -> int:

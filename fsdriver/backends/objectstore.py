@@ -19,6 +19,7 @@ from obstore.store import S3Store
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
 from fsdriver.backends.model import check_size
 from fsdriver.backends.s3_errors import failure_of, is_panic, to_error
+from fsdriver.backends.s3_integrity import MOST, MOST_OF_ATTRIBUTES, Integrity
 from fsdriver.backends.s3_now import PATIENCE, Immediate
 from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.s3_sdk import Sdk, is_plain
@@ -71,8 +72,14 @@ class ObjectStoreBackend(Backend):
         self.sdk = Sdk(settings)
         self._store = _make_store(settings)
         self._bucket_seen = -BUCKET_TRUST
+        self._integrity = Integrity(self.counters, self.location)
         self._now = Immediate(
-            settings, _make_store(settings, patience=PATIENCE), self.sdk, self.counters, self._saw_bucket
+            settings,
+            _make_store(settings, patience=PATIENCE),
+            self.sdk,
+            self.counters,
+            self._saw_bucket,
+            self._integrity,
         )
 
     async def _renew(self, since: float) -> bool:
@@ -137,7 +144,23 @@ class ObjectStoreBackend(Backend):
             short = Corrupt(f"{self.location} sent {len(data)} of {info.size} bytes", key)
             short.temporary = True
             raise short
+        await self._check_bytes(key, info.version, data, lambda: self._fetch_again(key), MOST_OF_ATTRIBUTES)
         return info, data
+
+    async def _fetch_again(self, key: str) -> memoryview:
+        result = await self._send(key, obstore.get_async, self._store, key)
+        return memoryview(await self._send(key, result.bytes_async))
+
+    async def _check_bytes(
+        self, key: str, etag: str, data: memoryview, again: Callable[[], Awaitable[memoryview]], most: int = MOST
+    ) -> None:
+        """Compare a whole object with its ETag; see `Integrity`."""
+
+        async def encrypted() -> bool:
+            told = await self.sdk.call(key, self.sdk.describe, key)
+            return "SSECustomerAlgorithm" in told or told.get("ServerSideEncryption", "AES256") != "AES256"
+
+        await self._integrity.check(key, etag, data, again=again, encrypted=encrypted, most=most)
 
     async def _get(self, key: str, start: int, end: int | None, version: str | None) -> memoryview:
         if end is not None and end <= start:
@@ -153,6 +176,12 @@ class ObjectStoreBackend(Backend):
             short = Corrupt(f"{self.location} sent {len(data)} of {expected} bytes", key)
             short.temporary = True
             raise short
+        if version is not None and len(data) == size:
+
+            async def again() -> memoryview:
+                return (await self._fetch(key, start, end, version))[0]
+
+            await self._check_bytes(key, version, data, again)
         return data
 
     async def _fetch(self, key: str, start: int, end: int | None, version: str | None) -> tuple[memoryview, int]:
@@ -367,6 +396,9 @@ def _make_store(settings: S3Settings, patience: float | None = None) -> S3Store:
         config["endpoint"] = settings.address
     if settings.credentials.anonymous:
         config["skip_signature"] = True
+    if settings.checksums:
+        # Not all services compare a signature with the bytes. The sum is one that the signature needs as well.
+        config["checksum_algorithm"] = "sha256"
     return S3Store(
         settings.bucket,
         config=config,  # type: ignore[arg-type]

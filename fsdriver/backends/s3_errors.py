@@ -14,6 +14,7 @@ from fsdriver.errors import (
     AccessDenied,
     BackendError,
     ContainerMissing,
+    Corrupt,
     FsdriverError,
     NameTooLong,
     NoSpace,
@@ -48,6 +49,8 @@ _REDIRECT: Final = {
     "IllegalLocationConstraintException",
 }
 _AGAIN: Final = {"ConditionalRequestConflict", "OperationAborted", "RequestTimeout", "InternalError", "IncompleteBody"}
+
+_DAMAGED: Final = {"BadDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +183,9 @@ def to_error(failure: Failure, key: str, bucket: str, location: str) -> Fsdriver
         )
     elif code in _THROTTLED or status in {429, 503}:
         error = Throttled(f"{said}: the service asks for fewer requests", path)
+    elif code in _DAMAGED:
+        error = Corrupt(f"{said}: the bytes were damaged on their way there", path)
+        error.temporary = True
     elif code == "KeyTooLongError":
         error = NameTooLong(f"{said}; S3 keys have at most 1,024 bytes", path)
     elif code == "Connect":

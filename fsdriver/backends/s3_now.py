@@ -19,6 +19,7 @@ import obstore
 
 from fsdriver.backends.model import ABSENT, Counters, ObjectInfo
 from fsdriver.backends.s3_errors import is_panic
+from fsdriver.backends.s3_integrity import Integrity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -54,15 +55,24 @@ class Immediate:
     counters : Counters
     answered : callable
         Called after every answer.
+    integrity : Integrity, optional
+        What is known of the service's ETags.
     """
 
     def __init__(
-        self, settings: S3Settings, store: S3Store | None, sdk: Sdk, counters: Counters, answered: Callable[[], None]
+        self,
+        settings: S3Settings,
+        store: S3Store | None,
+        sdk: Sdk,
+        counters: Counters,
+        answered: Callable[[], None],
+        integrity: Integrity | None = None,
     ) -> None:
         self._settings = settings
         self._store = store
         self._counters = counters
         self._answered = answered
+        self._integrity = integrity or Integrity(counters, settings.location)
         self._signed = _Signed(settings, sdk)
         self._resumes = 0.0
 
@@ -80,7 +90,7 @@ class Immediate:
             return memoryview(obstore.get(store, key, options={"if_match": wanted}).bytes())
 
         data = self._attempt("get", key, request)
-        if data is None or len(data) != size:
+        if data is None or len(data) != size or not self._integrity.agrees(version, data):
             return None
         self._counters.bytes_read += size
         return data

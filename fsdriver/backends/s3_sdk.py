@@ -7,6 +7,8 @@ whose key obstore refuses or changes (`is_plain`). All methods of `Sdk` block; `
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import os
 import ssl
 import threading
@@ -169,10 +171,17 @@ class Sdk:
             Key=key,
             Body=body(piece(source, 0, size)),
             Metadata=dict(metadata),
+            **self._checksum(piece(source, 0, size)),
             **headers,
             **conditions(if_version),
         )
         return ObjectInfo(key, size, time.time_ns(), answer["ETag"].strip('"'), dict(metadata))
+
+    def _checksum(self, data: bytes | memoryview) -> dict[str, str]:
+        """The SDK's argument for the sum of a body that the service is to check."""
+        if not self._settings.checksums:
+            return {}
+        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
 
     def delete(self, key: str, if_version: str | None) -> None:
         try:
@@ -202,18 +211,26 @@ class Sdk:
     # -- multipart -----------------------------------------------------------------------------------------------------
 
     def begin(self, key: str, metadata: Mapping[str, str], headers: Mapping[str, str]) -> str:
-        answer = self.client().create_multipart_upload(Bucket=self._bucket, Key=key, Metadata=dict(metadata), **headers)
+        algorithm = {"ChecksumAlgorithm": "SHA256"} if self._settings.checksums else {}
+        answer = self.client().create_multipart_upload(
+            Bucket=self._bucket, Key=key, Metadata=dict(metadata), **algorithm, **headers
+        )
         return str(answer["UploadId"])
 
     def upload_part(self, key: str, upload: str, number: int, data: bytes | memoryview) -> Part:
+        checksum = self._checksum(data)
         answer = self.client().upload_part(
-            Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=body(data)
+            Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=body(data), **checksum
         )
-        return Part(number, answer["ETag"].strip('"'))
+        return Part(number, answer["ETag"].strip('"'), checksum.get("ChecksumSHA256", ""))
 
     def complete(self, key: str, upload: str, parts: Sequence[Part], if_version: str | None) -> str:
         """The version of the finished object."""
-        listed = [{"PartNumber": part.number, "ETag": f'"{part.tag}"'} for part in parts]
+        listed = [
+            {"PartNumber": part.number, "ETag": f'"{part.tag}"'}
+            | ({"ChecksumSHA256": part.checksum} if part.checksum else {})
+            for part in parts
+        ]
         answer = self.client().complete_multipart_upload(
             Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": listed}, **conditions(if_version)
         )
@@ -283,7 +300,8 @@ class Sdk:
             answer = self.client().upload_part_copy(
                 Bucket=self._bucket, Key=target, UploadId=upload, PartNumber=number, CopySourceRange=span, **origin
             )
-            return Part(number, answer["CopyPartResult"]["ETag"].strip('"'))
+            copied = answer["CopyPartResult"]
+            return Part(number, copied["ETag"].strip('"'), copied.get("ChecksumSHA256", ""))
 
         try:
             with ThreadPoolExecutor(4, thread_name_prefix="fsdriver-s3-copy") as executor:

@@ -34,6 +34,8 @@ class S3Settings:
         Seconds without a byte, and until a connection stands.
     pool_size : int
         Most connections at a time.
+    checksums : bool
+        Uploads carry SHA-256 sums that the service checks.
     """
 
     bucket: str
@@ -44,6 +46,7 @@ class S3Settings:
     timeout: float = 30.0
     connect_timeout: float = 5.0
     pool_size: int = 10
+    checksums: bool = True
 
     @property
     def location(self) -> str:
@@ -84,6 +87,7 @@ class S3Settings:
             timeout=config.timeout,
             connect_timeout=config.connect_timeout,
             pool_size=config.pool_size,
+            checksums=config.checksums,
         )
 
 

@@ -81,6 +81,8 @@ class BackendConfig(_Table):
     """Bucket in the path of the URL rather than in the host name; by default as the endpoint needs it."""
     anonymous: bool = False
     """Send unsigned requests, for public buckets."""
+    checksums: bool = True
+    """Send SHA-256 sums along with uploads to S3, which the service checks and keeps; false for one that refuses them."""
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Arguments of the fsspec file system, for `engine = "fsspec"` and other schemes; a value may be a reference."""
 
