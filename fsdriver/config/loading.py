@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from fsdriver.config.explain import Source, explain_model, explain_syntax, nearest
 from fsdriver.config.models import BackendConfig, CacheConfig, Config, RouteConfig
@@ -88,7 +88,8 @@ def from_url(url: str, options: Mapping[str, str] | None = None, base: Config | 
         E.g. ``s3://bucket/prefix``; a plain path is ``file://``.
     options : mapping of str to str
         Keys of a route, a backend or the cache (``ttl``, ``region``, ``cache.size``); a dot leads into a table
-        (``secret_access_key.env``, ``storage_options.token``); an empty value means true.
+        (``secret_access_key.env``, ``storage_options.token``); an empty value means true, for what is true or
+        false.
     base : Config, optional
         Supplies cache and policies.
 
@@ -104,7 +105,13 @@ def from_url(url: str, options: Mapping[str, str] | None = None, base: Config | 
         "policy": {name: policy.model_dump(exclude_unset=True) for name, policy in base.policy.items()} if base else {},
     }
     for key, value in (options or {}).items():
-        table, name = _owner(key, data)
+        table, name, model = _owner(key, data)
+        if (
+            value == ""
+            and name in model.model_fields
+            and model.model_fields[name].annotation not in {bool, bool | None}
+        ):
+            raise ConfigError(f"this option needs a value; write {key}=VALUE", key)
         *parents, last = name.split(".")
         for parent in parents:
             table = table.setdefault(parent, {})
@@ -127,8 +134,8 @@ def option_keys() -> frozenset[str]:
     )
 
 
-def _owner(key: str, data: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    tables: tuple[tuple[str, Any, dict[str, Any]], ...] = (
+def _owner(key: str, data: dict[str, Any]) -> tuple[dict[str, Any], str, type[BaseModel]]:
+    tables: tuple[tuple[str, type[BaseModel], dict[str, Any]], ...] = (
         ("route", RouteConfig, data["route"][0]),
         ("backend", BackendConfig, data["backend"][DEFAULT_BACKEND]),
         ("cache", CacheConfig, data["cache"]),
@@ -136,9 +143,9 @@ def _owner(key: str, data: dict[str, Any]) -> tuple[dict[str, Any], str]:
     first, _, rest = key.partition(".")
     for name, model, table in tables:
         if first == name and rest:
-            return table, rest
+            return table, rest, model
         if first in model.model_fields and first in option_keys():
-            return table, key
+            return table, key, model
     raise ConfigError(f"unknown option{nearest(first, option_keys())}", key)
 
 

@@ -255,6 +255,8 @@ def reveal_env(backend):
     [
         ({"tll": "1"}, "tll: unknown option; did you mean 'ttl'?"),
         ({"ttl": "x"}, "no duration"),
+        ({"ttl": ""}, "ttl: this option needs a value; write ttl=VALUE"),
+        ({"cache.size": ""}, "write cache.size=VALUE"),
         ({"tiers": "x"}, "tiers"),
     ],
 )
