@@ -1,7 +1,8 @@
 """Small objects on their way to disk: written and sealed many at a time, so that each costs a few system calls.
 
 An epoch over many small files seals thousands of them a second. One worker takes all that wait, writes each, and has
-them sealed in one transaction; while it works the next ones gather.
+them sealed in one transaction. It lets them gather for a moment, unless somebody waits for the file itself: readers have
+the bytes in memory.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from .space import Space
 
 _MOST: Final = 64
 """Files of one batch: the mutex of the cache directory is held while they get their places."""
+_GATHER: Final = 0.02
+"""Seconds that a file waits for others. A reader of 500 files a second alone saves a third of its processor time."""
+_ENOUGH_BYTES: Final = 4 << 20
+"""Bytes that need not wait for more."""
 _WAITING_BYTES: Final = 16 << 20
 """Bytes that wait for the disk, above which threads that bring more wait too."""
 
@@ -68,6 +73,7 @@ class Batches:
         self._waiting: list[_Item] = []
         self._bytes = 0
         self._busy = False
+        self._awaited = False
 
     async def keep(self, key: ObjectKey, data: memoryview) -> bool:
         """Write and seal a whole object; False (counted, and told once) if the cache could not take it."""
@@ -83,6 +89,7 @@ class Batches:
                 loop.call_soon_threadsafe(tell, result)
 
         self._add(_Item(key, data, done))
+        self.hurry()
         return await kept
 
     def put(self, key: ObjectKey, data: memoryview, done: Callable[[bool], None]) -> None:
@@ -92,13 +99,24 @@ class Batches:
                 self._room.wait()
         self._add(_Item(key, data, done))
 
+    def hurry(self) -> None:
+        """Somebody waits for what has been brought."""
+        with self._room:
+            self._awaited = True
+            self._room.notify_all()
+
     def _add(self, item: _Item) -> None:
         with self._room:
             self._waiting.append(item)
             self._bytes += len(item.data)
             begin, self._busy = not self._busy, True
+            if self._enough():
+                self._room.notify_all()
         if begin:
             self._disk.workers.submit(self._work)
+
+    def _enough(self) -> bool:
+        return self._awaited or len(self._waiting) >= _MOST or self._bytes >= _ENOUGH_BYTES
 
     def after_fork(self) -> None:
         """In a forked child: what waits is the parent's."""
@@ -106,12 +124,16 @@ class Batches:
         self._waiting = []
         self._bytes = 0
         self._busy = False
+        self._awaited = False
 
     # -- in a worker -------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         while True:
             with self._room:
+                if self._waiting:
+                    self._room.wait_for(self._enough, _GATHER)
+                self._awaited = False
                 batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
                 if not batch:
                     self._busy = False

@@ -336,6 +336,7 @@ class DiskCache:
             if fill.large is not None and (partial := fill.large.partial) is not None:
                 self.partials.leave(fill.key, partial)
         self.threads.close()
+        self.batches.hurry()
         if self._workers is not None:
             self._workers.shutdown(wait=True)
             self._workers = None

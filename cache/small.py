@@ -95,6 +95,7 @@ class SmallFetch:
     async def finish(self) -> None:
         """Wait until what a thread has fetched is sealed, or the cache could not take it."""
         if self._way is _Way.THREAD and not self._settled.done():
+            self._storage.batches.hurry()
             await asyncio.shield(asyncio.wrap_future(self._settled))
 
     async def claim(self) -> bool:

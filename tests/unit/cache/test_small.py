@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fsdriver.cache import BLOCK, DiskCache, Reader
+from fsdriver.cache import BLOCK, DiskCache, Reader, batches
 from fsdriver.errors import NoSpace
 from fsdriver.runtime import run, spawn
 from fsdriver.threads import MOST
@@ -167,3 +167,27 @@ def test_many_small_objects_are_sealed_together(make_cache: Callable[..., DiskCa
     for source in kept:
         with cache.reader(source.key, source.fetch) as reader:
             assert reader.read_now(0, 100_000) == source.data
+
+
+def test_files_that_come_one_by_one_are_sealed_together_and_at_once_when_somebody_waits(
+    cache: DiskCache, make_source: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "_GATHER", 3600.0)
+    adopted = cache._adopter.adopt_many
+    together: list[int] = []
+
+    def adopt_many(written: Any) -> list[bool]:
+        together.append(len(written))
+        return adopted(written)
+
+    monkeypatch.setattr(cache._adopter, "adopt_many", adopt_many)
+    sources = [make_source(1000, key=f"k{number}") for number in range(5)]
+    for source in sources:
+        with cache.reader(source.key, source.fetch, lambda: memoryview(source.data)) as reader:  # noqa: B023
+            reader.fetch_here()
+            assert reader.read_now(0, 1000) == source.data
+    assert not any(cache.contains(source.key) for source in sources)
+    with cache.reader(sources[0].key, sources[0].fetch) as reader:
+        run(reader.wait_complete(), 60)
+    assert all(cache.contains(source.key) for source in sources)
+    assert together == [5]
