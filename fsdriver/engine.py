@@ -71,6 +71,8 @@ class Engine:
             memory=0 if daemon else config.cache.memory,
         )
         self.journal = Journal(state / "catalog.db")
+        if daemon:
+            self.journal.must_be_whole()
         self.staging = Staging(directory / ".staging")
         self.epochs = Epochs(state / "epochs")
         self.prefetcher = Prefetcher()

@@ -309,6 +309,7 @@ class MountServer:
             "drain_timeout": self.options.drain_timeout,
             "failing": self._failing(),
             "conflicts": self._conflicts(),
+            "disowned": self.engine.staging.disowned,
             "out_of_reach": self._out_of_reach(),
             "transport": self.transport,
             "transport_reason": self._why,

@@ -145,6 +145,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         if "error" in answer:
             click.echo(f"fsdriver: {answer['error']}", err=True)
+        if disowned := answer.get("disowned", 0):
+            click.echo(
+                f"{answer['mountpoint']}: {disowned:,} files in staging were acknowledged, and the catalog that knew of them is"
+                " gone: unmount, and run 'fsdriver fsck'"
+            )
         for lost in answer.get("conflicts", ()):
             kept = (
                 f"the bytes written here are kept as {_quoted(lost['kept'])}" if lost["kept"] else "that version stands"

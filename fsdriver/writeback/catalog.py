@@ -6,6 +6,7 @@ Here are its connection, transactions and schema; what its tables mean is said b
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import secrets
@@ -50,8 +51,59 @@ CREATE TABLE IF NOT EXISTS sent (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
 """
+DAMAGED: Final = (
+    "the catalog is damaged; what was written is in staging and is not lost: unmount all trees of this user, and repair it "
+    "with 'fsdriver fsck'"
+)
 CHECKPOINT_PAGES: Final = 8192
 """Pages (32 MiB) of the log after which it is copied into the database: that waits for the disk, and one close waits for it."""
+
+
+class CatalogLock:
+    """``catalog.lock``: all who have the database open share a flock on it; who repairs it has it alone.
+
+    It is not taken on the database itself: closing a descriptor of that would drop SQLite's own locks (fcntl(2)).
+
+    Parameters
+    ----------
+    catalog : Path
+    """
+
+    def __init__(self, catalog: Path) -> None:
+        self._catalog = catalog
+        self._path = catalog.with_suffix(".lock")
+        self._descriptor = -1
+
+    def share(self) -> None:
+        """Until `release`. Raises ConfigError if the database is being repaired."""
+        self._take(fcntl.LOCK_SH, "fsdriver fsck is at work on it; try again when that has ended")
+
+    @contextlib.contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Raises ConfigError if some process has the database open."""
+        self._take(
+            fcntl.LOCK_EX,
+            "some process uses it: unmount the trees of this user (fsdriver status) and end programs with tier:// URLs",
+        )
+        try:
+            yield
+        finally:
+            self.release()
+
+    def _take(self, how: int, refusal: str) -> None:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            raise ConfigError(refusal, str(self._catalog)) from error
+        self._descriptor = descriptor
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
 _catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
@@ -66,15 +118,17 @@ class Catalog:
     ----------
     path : Path
         ``catalog.db`` in the state directory; created 0600.
+    locked : bool
+        The caller has the `CatalogLock`, alone.
 
     Raises
     ------
     ConfigError
-        Written by a newer fsdriver: refused, never rewritten.
+        Written by a newer fsdriver: refused, never rewritten. Or being repaired.
     NoSpace
         The file system of the state directory is full. So do all methods that change something, or begin to.
     FsdriverError
-        The database cannot be read or written for another reason; from all methods as well.
+        The database is damaged, or cannot be read or written for another reason; from all methods as well.
 
     Attributes
     ----------
@@ -82,8 +136,11 @@ class Catalog:
         Begins the marks that processes with this catalog leave in attribute objects; no other catalog has it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, locked: bool = False) -> None:
         self.path = path
+        self._use = CatalogLock(path)
+        if not locked:
+            self._use.share()
         self.lock = threading.RLock()
         self._depth = 0
         self._seq = 0
@@ -97,8 +154,11 @@ class Catalog:
         try:
             self._prepare()
             self.owner = f"{self._identity():08x}-"
-        except sqlite3.OperationalError as error:
-            raise self._explained(error) from error
+        except BaseException as error:  # whatever it was: nobody has the database open then
+            self.close()
+            if isinstance(error, sqlite3.DatabaseError):
+                raise self._explained(error) from error
+            raise
 
     def _prepare(self) -> None:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -153,7 +213,7 @@ class Catalog:
                     raise
                 finally:
                     self._depth = 0
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 raise self._explained(error) from error
             finally:
                 if durable:
@@ -165,9 +225,12 @@ class Catalog:
                     # It is about files that nobody needs any more; the next start looks for them.
                     log.warning("after a change of the journal: %s", error)
 
-    def _explained(self, error: sqlite3.OperationalError) -> FsdriverError:
+    def _explained(self, error: sqlite3.DatabaseError) -> FsdriverError:
         """What a failure of the database means to who asked for something: nothing of it was written."""
-        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            return FsdriverError(f"{DAMAGED} ({error})", str(self.path))
+        if code == sqlite3.SQLITE_FULL:
             text = (
                 "the file system of the state directory is full, so that no change can be journaled; free space there"
             )
@@ -189,7 +252,7 @@ class Catalog:
         with self.lock:
             try:
                 return self._db.execute(statement, values).fetchall()
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 raise self._explained(error) from error
 
     def exists(self, statement: str, values: Sequence[object] = ()) -> bool:
@@ -197,7 +260,7 @@ class Catalog:
         with self.lock:
             try:
                 return self._db.execute(statement, values).fetchone() is not None
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 raise self._explained(error) from error
 
     def change(self, statement: str, values: Sequence[object] = ()) -> int:
@@ -205,7 +268,7 @@ class Catalog:
         with self.lock:
             try:
                 return self._db.execute(statement, values).rowcount
-            except sqlite3.OperationalError as error:
+            except sqlite3.DatabaseError as error:
                 raise self._explained(error) from error
 
     def change_many(self, statement: str, values: Iterable[Sequence[object]]) -> None:
@@ -218,6 +281,16 @@ class Catalog:
         with self.lock:
             self._seq = max(self._seq + 1, time.time_ns())
             return self._seq
+
+    def must_be_whole(self) -> None:
+        """Read all of it. Raises FsdriverError, and closes the database, if it is damaged."""
+        try:
+            for (said,) in self.rows("PRAGMA quick_check(1)"):
+                if said != "ok":
+                    raise FsdriverError(f"{DAMAGED} ({said})", str(self.path))
+        except FsdriverError:
+            self.close()
+            raise
 
     def make_durable(self) -> None:
         """What was written so far survives power loss: a synchronous commit carries every earlier one with it."""
@@ -236,6 +309,7 @@ class Catalog:
         """Close the database."""
         with self.lock:
             self._db.close()
+            self._use.release()
 
 
 def _before_fork() -> None:

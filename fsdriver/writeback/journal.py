@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fsdriver.attributes import Record
 from fsdriver.names import escape, unescape
+from fsdriver.writeback import intents
 from fsdriver.writeback.attribute_rows import AttributeRows
 from fsdriver.writeback.catalog import Catalog
 from fsdriver.writeback.pending import INTERRUPTED, UNKNOWN, Action, Pending
@@ -59,7 +60,7 @@ class Journal(Catalog):
 
     Parameters
     ----------
-    path : Path
+    path, locked
         See `Catalog`.
 
     Attributes
@@ -68,8 +69,8 @@ class Journal(Catalog):
         The records that attribute objects still lack.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, locked: bool = False) -> None:
+        super().__init__(path, locked=locked)
         self.attributes = AttributeRows(self)
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -155,6 +156,9 @@ class Journal(Catalog):
                 "UPDATE pending SET staging=?, seq=CASE WHEN inflight THEN ? ELSE seq END WHERE staging=?",
                 (new, self.next_seq(), old),
             )
+            intents.erase(old)
+            for row in self._rows("staging=?", (new,)):
+                self._stamp(row)
 
     def has_children(self, store: str, parent: str) -> bool:
         """Whether anything is pending in a directory."""
@@ -191,7 +195,15 @@ class Journal(Catalog):
                     row.key.endswith(_HELD),
                 ),
             )  # fmt: skip
-        return replace(row, seq=seq, base=base, inflight=bool(inflight), attempts=0, error=None)
+        written = replace(row, seq=seq, base=base, inflight=bool(inflight), attempts=0, error=None)
+        self._stamp(written)
+        return written
+
+    def _stamp(self, row: Pending) -> None:
+        if row.staging is not None:
+            if row.key.endswith(_HELD):
+                row = replace(row, key=row.key.removesuffix(_HELD), held=True)
+            intents.stamp(row, self.owner, str(self.path))
 
     def _hold(self, row: Pending) -> Pending:
         """Keep a row beside the one that others see: neither sent nor shown until `let_go`, or until the key is written."""

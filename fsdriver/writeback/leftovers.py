@@ -14,6 +14,7 @@ from typing import Final
 
 from fsdriver.backends.base import Backend
 from fsdriver.errors import FsdriverError, NotFound
+from fsdriver.writeback import intents
 from fsdriver.writeback.catalog import Catalog
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.staging import Staging, owner
@@ -40,21 +41,34 @@ def is_dead(name: str) -> bool:
 
 
 def sweep_staging(staging: Staging, journal: Journal) -> int:
-    """Remove staging files of dead processes that no row needs and nobody has open; returns how many."""
+    """Remove staging files of dead processes that no row needs and nobody has open; returns how many.
+
+    Those that another catalog owes stay, and are counted in `Staging.disowned` if that catalog is gone.
+    """
     for told in journal.told_writers():
         if not staging.is_open(told):
             journal.forget_sent(told)
-    removed = 0
+    removed = disowned = 0
     for entry in os.scandir(staging.directory):
         _, _, rest = entry.name.partition("-")
         if not is_dead(rest.rpartition("-")[0]):
             continue
         with contextlib.suppress(FileNotFoundError), journal.transaction():
+            if not journal.uses(entry.path) and (intent := intents.read(entry.path)) and intent.owner != journal.owner:
+                disowned += not intents.is_alive(intent, journal.path)
+                continue
             lock = None if journal.uses(entry.path) else staging.lock_exclusive(entry.path)
             if lock is not None:
                 staging.remove(entry.path)
                 os.close(lock)
                 removed += 1
+    staging.disowned = disowned
+    if disowned:
+        log.warning(
+            "%d files in %s were acknowledged, and the catalog that knew of them is gone; 'fsdriver fsck' has them uploaded",
+            disowned,
+            staging.directory,
+        )
     if removed:
         log.info(
             "%d files that were being written when their process died were removed: they had not been closed", removed

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fsdriver.cache import DiskCache, ObjectKey
+from fsdriver.writeback import intents
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.outgoing import Sent
 from fsdriver.writeback.pending import Action, Pending
@@ -78,6 +79,7 @@ class Sealer:
         if lock is None:
             self._leave(key, version, path)
             return []
+        intents.erase(path)
         size = os.fstat(lock).st_size
         os.close(lock)
         return [(ObjectKey(self._store, key, version, size), path)]

@@ -215,6 +215,11 @@ class Staging:
     ----------
     directory : Path
         ``<cache_dir>/.staging``.
+
+    Attributes
+    ----------
+    disowned : int
+        Files that were acknowledged and whose catalog is gone, when that was last looked for.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -223,6 +228,7 @@ class Staging:
         self._open: dict[str, StagedFile] = {}
         self._by_origin: dict[str, StagedFile] = {}
         self._left: set[str] = set()
+        self.disowned = 0
         self._lock = threading.Lock()
 
     def _make(self) -> None:

@@ -429,8 +429,7 @@ class Uploader:
 
     async def _stored_after(self, row: Pending) -> tuple[str | None] | None:
         """An upload failed: what the store has now (see `Sender.stored_after`), if the row was replaced meanwhile."""
-        current = self.journal.get(row.store, row.key)
-        if row.action is not Action.PUT or current is None or current.seq == row.seq:
+        if row.action is not Action.PUT or (now := self.journal.get(row.store, row.key)) is None or now.seq == row.seq:
             return None
         return (await self._sender.stored_after(row, row.size, self._outgoing.metadata(row)),)
 
