@@ -1,14 +1,13 @@
 """S3 and what speaks its protocol: obstore for bytes, the SDK for what obstore cannot, one source of credentials.
 
 obstore (a Rust client) sends GET, HEAD, PUT and bulk deletes of plain keys; `Sdk` does the rest. obstore's threads do
-not survive a fork: `runtime_lost` tells, and `fsdriver.backends.open_backend` then takes the fsspec engine.
+not survive a fork: `threads_lost` tells, and `fsdriver.backends.open_backend` then takes the fsspec engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -17,6 +16,7 @@ import obstore
 from obstore.store import S3Store
 
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Page, Part, Source
+from fsdriver.backends.forks import starts_threads, threads_lost
 from fsdriver.backends.model import check_size
 from fsdriver.backends.s3_errors import failure_of, is_panic, to_error
 from fsdriver.backends.s3_integrity import MOST, MOST_OF_ATTRIBUTES, Integrity
@@ -39,14 +39,6 @@ BUCKET_TRUST: Final = 10.0
 STANDARD_HEADERS: Final = frozenset(
     {"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class"}
 )
-
-_runtime_process: list[int] = []
-"""The process in which obstore's threads were started, once they were."""
-
-
-def runtime_lost() -> bool:
-    """Whether obstore was used before this process was forked: it can never work here."""
-    return bool(_runtime_process) and _runtime_process[0] != os.getpid()
 
 
 class ObjectStoreBackend(Backend):
@@ -123,10 +115,9 @@ class ObjectStoreBackend(Backend):
         return self._can_now(key) and self._now.delete(key, if_version)
 
     def _can_now(self, key: str) -> bool:
-        if not is_plain(key) or runtime_lost():
+        if not is_plain(key) or threads_lost():
             return False
-        if not _runtime_process:
-            _runtime_process.append(os.getpid())
+        starts_threads()
         return True
 
     def _saw_bucket(self) -> None:
@@ -326,10 +317,9 @@ class ObjectStoreBackend(Backend):
 
     async def _send(self, key: str, request: Callable[..., Awaitable[T]], *arguments: Any, **options: Any) -> T:
         """Make a request through obstore and translate its failure."""
-        if runtime_lost():
+        if threads_lost():
             raise BackendError("this store was used before the process forked; open it anew in the child", key)
-        if not _runtime_process:
-            _runtime_process.append(os.getpid())
+        starts_threads()
         try:
             result = await request(*arguments, **options)
         except Exception as error:

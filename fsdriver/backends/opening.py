@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 from fsspec.registry import known_implementations
 
+from fsdriver.backends.forks import threads_lost
 from fsdriver.backends.retry import RetryPolicy
 from fsdriver.errors import ConfigError
 
@@ -83,15 +84,15 @@ def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) 
 
     settings = S3Settings.from_config(bucket, config)
     if config.engine == "auto":
-        from fsdriver.backends.objectstore import ObjectStoreBackend, runtime_lost  # noqa: PLC0415
+        from fsdriver.backends.objectstore import ObjectStoreBackend  # noqa: PLC0415
 
-        if not runtime_lost():
+        if not threads_lost():
             _name_what_has_no_effect(name, config)
             return ObjectStoreBackend(settings, retry)
         if name not in _warned:
             _warned.add(name)
             log.warning(
-                "backend %r: this process was forked from one that already used the fast S3 client, which does not "
+                "backend %r: this process was forked from one that already used obstore, the fast S3 client, which does not "
                 "survive a fork; going on through s3fs (start workers with 'spawn' or 'forkserver' to keep it)",
                 name,
             )

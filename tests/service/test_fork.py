@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -54,3 +56,31 @@ def test_four_forked_workers_read_what_the_parent_wrote(s3_server, s3_bucket):
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0, 0]
     assert bytes(run(parent.get("data", 0, 7))) == b"content"
     run(parent.close())
+
+
+PARENT = """
+import os, sys
+import fsspec
+import obstore
+from obstore.store import MemoryStore
+
+if "known" in sys.argv:
+    import fsdriver.filesystem
+obstore.put(MemoryStore(), "a", b"of the program itself")
+child = os.fork()
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+with fsspec.open(sys.argv[1], "rb") as file:
+    os._exit(file.read() != b"content")
+"""
+
+
+@pytest.mark.parametrize("ours", ["known", "unknown"])
+def test_a_worker_reads_though_its_parent_used_obstore_by_itself(s3_server, s3_bucket, tier_places, ours):
+    """The parent may know nothing of this package."""
+    s3_server.client().put_object(Bucket=s3_bucket, Key="data", Body=b"content")
+    command = [sys.executable, "-c", PARENT, f"tier::s3://{s3_bucket}/data", ours]
+    done = subprocess.run(
+        command, env={**os.environ, **s3_server.environment()}, timeout=60, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, "already used obstore" in done.stderr) == (0, True), done.stderr
