@@ -1,6 +1,7 @@
 # make demo [BUCKET=s3]   a tree, mounted at ./.demo/mnt        make test    everything CI runs
 # make demo-stop          unmount it and stop its server        make lint    style, types, imports
 # make bench              the figures                           make docs    generated pages
+# make nightly            what takes long: crashes by the hundred
 VENV ?= .venv
 BUCKET ?= local
 WORKERS ?= 2
@@ -9,7 +10,7 @@ BIN = $(VENV)/bin
 SETUP = VENV=$(VENV) scripts/setup.sh
 TEST_PROGRAMS = fusermount3:fuse3 rsync:rsync git:git sqlite3:sqlite3 setfattr:attr systemd-analyze:systemd
 
-.PHONY: demo demo-stop dev test lint docs bench clean
+.PHONY: demo demo-stop dev test nightly lint docs bench clean
 
 demo:
 	@$(SETUP) demo $(if $(filter 0,$(shell id -u)),,fusermount3:fuse3)
@@ -28,6 +29,9 @@ lint: dev
 
 test: lint
 	$(BIN)/pytest -n $(WORKERS) --dist load --cov --cov-report=term $(PYTEST)
+
+nightly: dev
+	$(BIN)/pytest -m nightly --junit-xml=nightly.xml $(PYTEST)
 
 docs: dev
 	$(BIN)/python scripts/generate_docs.py

@@ -203,8 +203,7 @@ class Index:
                 changed = connection.execute("UPDATE boot SET id = ? WHERE id <> ?", (boot, boot)).rowcount
                 if changed:  # else another process was first
                     connection.execute(
-                        "UPDATE entries SET suspect = 1 WHERE checksum IS NOT NULL"
-                        " AND sealed >= (SELECT max(used) FROM entries) - ?",
+                        "UPDATE entries SET suspect = 1 WHERE sealed >= (SELECT max(used) FROM entries) - ?",
                         (UNWRITTEN_SECONDS,),
                     )
         return {str(place) for (place,) in self._query("SELECT place FROM entries WHERE suspect")}

@@ -2,7 +2,7 @@
 
 A sealed file is not synced: the kernel writes it within half a minute or so, and what is lost can be fetched again. So
 whoever first opens the cache after a boot marks what was sealed in the last minutes before the cache was last used. Such
-a file is compared with its checksum before it is read; one that fails goes, and is fetched anew.
+a file is compared with its checksum before it is read; one that fails, or has none, goes, and is fetched anew.
 """
 
 from __future__ import annotations
@@ -56,13 +56,18 @@ class Suspects:
         place = key.place
         file = open_sealed(self._objects / place, key.size)
         expected = self._index.checksum(place)
-        good = file is not None and (expected is None or _checksum(file, key.size) == expected)
+        good = file is not None and expected is not None and _checksum(file, key.size) == expected
         try:
             if good:
                 self._index.clear(place)
             elif file is not None:
-                self._counts.corrupt += 1
-                _log.warning("%s: its cache file was damaged when the machine went down; it is fetched anew", key.label)
+                if expected is None:  # it was written on this host, and uploaded
+                    _log.info("%s: its cache file may not have been written to the disk; it is fetched anew", key.label)
+                else:
+                    self._counts.corrupt += 1
+                    _log.warning(
+                        "%s: its cache file was damaged when the machine went down; it is fetched anew", key.label
+                    )
                 (self._objects / place).unlink(missing_ok=True)
                 self._index.remove(place)
         except sqlite3.Error as error:

@@ -34,6 +34,7 @@ from fsdriver.runtime import on_loop, run
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.leftovers import UploadLog
 from fsdriver.writeback.pending import Pending
+from fsdriver.writeback.powerloss import after_boot, boot_id
 from fsdriver.writeback.staging import Staging
 from fsdriver.writeback.uploader import Uploader
 
@@ -73,6 +74,7 @@ class Engine:
         self.journal = Journal(state / "catalog.db")
         if daemon:
             self.journal.must_be_whole()
+        after_boot(self.journal, boot_id())
         self.staging = Staging(directory / ".staging")
         self.epochs = Epochs(state / "epochs")
         self.prefetcher = Prefetcher()

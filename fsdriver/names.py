@@ -213,6 +213,14 @@ def shown_names(objects: Collection[str], directories: Collection[str]) -> dict[
     return shown
 
 
+def beside(path: str, suffix: str) -> str:
+    """Path of another file in the same directory, named after this one; what is too long of the name is cut off."""
+    directory, slash, name = path.rpartition("/")
+    while len(_bytes(name + suffix)) > NAME_LIMIT:
+        name = name[:-1]
+    return f"{directory}{slash}{name}{suffix}"
+
+
 def escape_directory(path: str) -> str:
     """Name of the attribute object of a directory, under ``.fsdriver/meta/``.
 

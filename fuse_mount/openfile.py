@@ -52,7 +52,9 @@ class OpenFiles:
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    async def open(self, node: Node, *, writable: bool, truncate: bool, kill: bool) -> OpenState:
+    async def open(
+        self, node: Node, *, writable: bool, truncate: bool, kill: bool, synchronous: bool = False
+    ) -> OpenState:
         """Add one open to a node; see `release`.
 
         Parameters
@@ -60,6 +62,8 @@ class OpenFiles:
         writable : bool
         truncate : bool
             O_TRUNC: what is there is dropped, and is not fetched for it.
+        synchronous : bool
+            O_SYNC or O_DSYNC: without passthrough the kernel follows each write with an FSYNC.
         kill : bool
             Clear set-user-ID and set-group-ID (``FUSE_OPEN_KILL_SUIDGID``).
 
@@ -71,12 +75,14 @@ class OpenFiles:
         async with node.gate:
             state = node.opened
             if state is None:
-                state = await self._first(node, writable=writable, truncate=truncate)
+                state = await self._first(node, writable=writable, truncate=truncate, synchronous=synchronous)
                 node.opened = state
             elif writable or truncate:
                 await self.stage(node, state)
                 if truncate:
                     await self.truncate(node, state, 0)
+                if synchronous and state.backing_id is not None:
+                    await self._hold_synchronous(node, state)
             state.handles += 1
             state.writers += writable
             try:
@@ -129,7 +135,14 @@ class OpenFiles:
         self._let_go(parked)
         return None
 
-    async def _first(self, node: Node, *, writable: bool, truncate: bool) -> OpenState:
+    async def _hold_synchronous(self, node: Node, state: OpenState) -> None:
+        """The kernel syncs each write to the local file and tells nobody: what shall become of the file is journaled ahead."""
+        path = node.path()
+        if path is not None and node.route is not None and state.staged is not None:
+            state.staged.committed = None
+            await node.route.fsync(path, state.staged)
+
+    async def _first(self, node: Node, *, writable: bool, truncate: bool, synchronous: bool) -> OpenState:
         path, route = node.path(), node.route
         if path is None or route is None:
             raise Stale("it was removed")
@@ -156,7 +169,8 @@ class OpenFiles:
             state.reader = await route.open(path, entry, in_place=True)
             self._must_be(node, path, entry, state.reader)
         node.entry = entry
-        self.choose_mode(node, state, entry)
+        if not (synchronous and writable):
+            self.choose_mode(node, state, entry)
         return state
 
     def _must_be(self, node: Node, path: str, entry: Entry, reader: AnyReader) -> None:
@@ -174,12 +188,13 @@ class OpenFiles:
         status = os.fstat(state.staged.fileno())
         state.untouched = status.st_size, status.st_mtime_ns
 
-    def adopt(self, node: Node, staged: StagedFile, entry: Entry) -> OpenState:
-        """The state of a node that was just created, with its first open."""
+    def adopt(self, node: Node, staged: StagedFile, entry: Entry, *, synchronous: bool = False) -> OpenState:
+        """The state of a node that was just created, with its first open; see `open`."""
         state = OpenState(staged=staged)
         state.handles = state.writers = 1
         node.entry, node.opened = entry, state
-        self.choose_mode(node, state, entry)
+        if not synchronous:
+            self.choose_mode(node, state, entry)
         return state
 
     def choose_mode(self, node: Node, state: OpenState, entry: Entry) -> None:

@@ -324,4 +324,5 @@ class NameChanges(Owing):
                 await self.know_links(moving)
                 if there is not None:
                     await self.know_links(there)
+                await self.sync_over(moving, there)
                 rename_file(self, source, moving, target, there)

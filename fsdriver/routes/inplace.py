@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -108,7 +109,7 @@ class InPlace(Reading):
         """
         assert entry.staging is not None
         staging, old = self.services.staging, Path(entry.staging)
-        frozen = await self._snapshot(old)
+        frozen = await (self._snapshot(old) if reader is None else self._snapshot_owed(old))
         if reader is None:
             return self._stage_copy(path, entry.staging, frozen)
         with self.memory.lock:
@@ -119,6 +120,7 @@ class InPlace(Reading):
                 raise
             staged.replaces = str(frozen)
             self._owe_frozen(path, entry, staged, frozen)
+        await self._make_durable_if_synced(frozen)
         if not self.journal.uses(str(frozen)):
             # Uploaded while it was copied: what the store has now is what the staged file began with.
             staging.remove(frozen)
@@ -130,15 +132,21 @@ class InPlace(Reading):
         where = str(staged.path)
         if staged.held or not self.journal.uses(where):
             return
-        frozen = await self._snapshot(staged.path)
+        frozen = await self._snapshot_owed(staged.path)
         with self.memory.lock:
             before, staged.replaces = staged.replaces, str(frozen)
             self._owe_frozen(path, self.cached(path), staged, frozen)
+        await self._make_durable_if_synced(frozen)
         if not self.journal.uses(str(frozen)):
             staged.replaces = None  # it was sent while it was copied
             self.services.staging.remove(frozen)
         if before is not None:
             self.drop_staging(before)
+
+    async def _make_durable_if_synced(self, frozen: Path) -> None:
+        """Before the file is written to of which ``frozen`` is the copy that is owed now."""
+        if self.journal.is_synced(str(frozen)):
+            await self._on_disk(self.journal.make_durable)
 
     def _owe_frozen(self, path: str, entry: Entry | None, staged: StagedFile, frozen: Path) -> None:
         """Rows and names that stand for the bytes of a staging file find them in its copy; under the lock of the names."""
@@ -160,6 +168,17 @@ class InPlace(Reading):
             elif (now := self.cached(path)) is not None:
                 staged.base = now.version
         return staged
+
+    async def _snapshot_owed(self, path: Path) -> Path:
+        """`_snapshot` of a file that is owed: what was promised to survive power loss does so in the copy."""
+        copy = await self._snapshot(path)
+        if self.journal.is_synced(str(path)):
+            await self._on_disk(partial(self.services.staging.sync_paths, [str(copy)]))
+        return copy
+
+    async def _on_disk(self, act: Callable[[], object]) -> None:
+        await on_loop()
+        await asyncio.get_running_loop().run_in_executor(None, act)
 
     async def _snapshot(self, path: Path) -> Path:
         """`Staging.snapshot`; a large file is copied by a worker, for nobody else is to wait for that."""
@@ -195,14 +214,20 @@ class InPlace(Reading):
                     return staging.adopt(copy, entry.version, inherited=False)
         raise Stale("its cached bytes were evicted again and again", path)
 
-    async def commit(self, path: str, staged: StagedFile, *, hold: bool = False, durable: bool = False) -> Entry:
+    async def commit(self, path: str, staged: StagedFile, *, hold: bool = False, synced: bool = False) -> Entry:
         """Close-to-open point: journal what changed since the last commit; "through" waits for the tiers.
 
-        ``hold`` keeps the row against a crash only: the file is still being written.
+        ``hold`` keeps the row against a crash only: the file is still being written. ``synced``: its bytes are on the disk.
         """
         if path not in self.uncommitted and not staged.changed():
+            if synced and self.journal.uses(str(staged.path)):
+                self.journal.note_synced([str(staged.path)], asked=True)
             return self.cached(path) or await self.stat(path)
         known = self.cached(path) or await self._entry_of(path)
+        if not synced and staged.replaces is not None and self.journal.is_synced(staged.replaces):
+            # What it replaces survives power loss, and goes once this is journaled: so must this (ext4(5), ``auto_da_alloc``).
+            await self._on_disk(partial(self.services.staging.sync, staged))
+            synced = True
         with self.memory.lock:
             fresh = self.uncommitted.get(path)
             entry = fresh.entry if fresh is not None else self.cached(path) or known
@@ -215,11 +240,15 @@ class InPlace(Reading):
             )  # fmt: skip
             paths = entry.links or (path,)
             # One row is one statement, which is a transaction by itself.
-            alone = not (durable or entry.links or staged.held or again)
+            alone = not (synced or entry.links or staged.held or again)
             try:
-                with nullcontext() if alone else self.journal.transaction(durable=durable):
+                with nullcontext() if alone else self.journal.transaction():
                     if again:
                         self._learn_what_others_sent(staged, paths)
+                    if synced:
+                        self.journal.note_synced([str(staged.path)], asked=True)
+                    elif again:
+                        self.journal.forget_synced(str(staged.path), unless_asked=True)
                     for name in paths:
                         base = self._base(name, staged, first=name == path)
                         self.owe(name, Action.PUT, entry, base=base, staging=str(staged.path), held=hold)
@@ -272,11 +301,22 @@ class InPlace(Reading):
 
     async def fsync(self, path: str, staged: StagedFile) -> None:
         """Bytes and intent survive power loss; ``fsync = "remote"``: they are in the tiers."""
-        await on_loop()
-        await asyncio.get_running_loop().run_in_executor(None, os.fsync, staged.descriptor)
+        await self._on_disk(partial(self.services.staging.sync, staged))
         remote = self.policy.fsync == "remote"
-        await self.commit(path, staged, hold=not remote, durable=True)
+        await self.commit(path, staged, hold=not remote, synced=True)
+        await self._on_disk(self.journal.make_durable)
         if remote:
+            await self.wait_for([path])
+
+    async def sync_closed(self, path: str) -> None:
+        """`fsync` of a file that is open for reading only: what was closed of it survives power loss."""
+        staging = (self.cached(path) or await self.stat(path)).staging
+        if staging is not None:
+            await self._on_disk(partial(self.services.staging.sync_paths, [staging]))
+            if self.journal.uses(staging):
+                self.journal.note_synced([staging], asked=True)
+        await self._on_disk(self.journal.make_durable)
+        if self.policy.fsync == "remote":
             await self.wait_for([path])
 
     async def release(self, path: str | None, staged: StagedFile) -> None:
@@ -298,6 +338,7 @@ class InPlace(Reading):
         if pending:
             uploader.wake()
         elif path is None:
+            self.let_go_of(where)
             staging.remove(where)
         elif staged.uploaded == last and (version := staged.versions.get(self.key(path))) is not None:
             uploader.sealer.seal(self.key(path), version, staged.path)
@@ -306,6 +347,7 @@ class InPlace(Reading):
             key = (entry.key if entry else None) or self.key(path)
             uploader.sealer.seal(key, staged.versions.get(key, staged.base), staged.path)
         if not self.journal.uses(where):
+            self.let_go_of(where)
             staging.remove(where)
         if staged.replaces is not None:
             self.drop_staging(staged.replaces)

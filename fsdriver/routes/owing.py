@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from fsdriver.attributes import CARRIED, to_record
@@ -83,9 +85,26 @@ class Owing(Records):
 
         def drop() -> None:
             if not self.journal.uses(path):
+                self.let_go_of(path)
                 self.services.staging.remove_unless_open(path)
 
         self.journal.after_commit(drop)
+
+    async def sync_over(self, moving: Entry, there: Entry | None) -> None:
+        """Before one file takes the name of another that survives power loss and is owed: so does the one that comes."""
+        if there is None or there.staging is None or moving.staging is None:
+            return
+        if self.journal.is_synced(there.staging) and not self.journal.is_synced(moving.staging):
+            await on_loop()
+            work = partial(self.services.staging.sync_paths, [moving.staging])
+            await asyncio.get_running_loop().run_in_executor(None, work)
+            self.journal.note_synced([moving.staging], asked=False)
+
+    def let_go_of(self, path: str) -> None:
+        """Before a staging file goes: bytes that were promised to survive power loss outlive the row that names them."""
+        if self.journal.is_synced(path):
+            self.journal.make_durable()
+            self.journal.forget_synced(path)
 
     @contextlib.contextmanager
     def changing(self) -> Iterator[None]:

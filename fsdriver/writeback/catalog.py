@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from fsdriver.errors import ConfigError, FsdriverError, NoSpace
+from fsdriver.writeback.syncing import SharedSync, sync_directories
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS pending (
@@ -49,6 +50,8 @@ CREATE TABLE IF NOT EXISTS uploads (
 CREATE TABLE IF NOT EXISTS sent (
     staging TEXT NOT NULL, key TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (staging, key)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS synced (staging TEXT PRIMARY KEY, asked INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS boot (id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
 """
 DAMAGED: Final = (
@@ -146,6 +149,8 @@ class Catalog:
         self._seq = 0
         self._after: list[Callable[[], None]] = []
         self.owner = ""
+        self._log: int | None = None
+        self._sync = SharedSync(self._sync_log)
         _catalogs.add(self)
         path.touch(mode=0o600, exist_ok=True)
         self._db = sqlite3.connect(
@@ -187,19 +192,16 @@ class Catalog:
         return found
 
     @contextlib.contextmanager
-    def transaction(self, *, durable: bool = False) -> Iterator[None]:
-        """Several changes as one; nests. ``durable`` makes the commit survive power loss."""
+    def transaction(self) -> Iterator[None]:
+        """Several changes as one; nests. The commit survives the end of the program, and power loss once it was made durable."""
         with self.lock:
             if self._depth:
-                assert not durable, "a transaction that has begun cannot become durable"
                 self._depth += 1
                 try:
                     yield
                 finally:
                     self._depth -= 1
                 return
-            if durable:
-                self._db.execute("PRAGMA synchronous=FULL")
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 self._depth = 1
@@ -215,9 +217,6 @@ class Catalog:
                     self._depth = 0
             except sqlite3.DatabaseError as error:
                 raise self._explained(error) from error
-            finally:
-                if durable:
-                    self._db.execute("PRAGMA synchronous=NORMAL")
             while self._after:
                 try:
                     self._after.pop()()
@@ -293,9 +292,30 @@ class Catalog:
             raise
 
     def make_durable(self) -> None:
-        """What was written so far survives power loss: a synchronous commit carries every earlier one with it."""
-        with self.transaction(durable=True):
-            self._db.execute("UPDATE sequence SET value=value+1")
+        """What any process has committed so far survives power loss. Those who ask at the same time share one sync.
+
+        Raises
+        ------
+        FsdriverError
+            The disk has failed.
+        """
+        try:
+            self._sync()
+        except OSError as error:
+            text = f"the journal cannot be written to the disk ({error.strerror})"
+            raise FsdriverError(text, str(self.path)) from error
+
+    @property
+    def syncs(self) -> int:
+        """How often this process has synced the journal."""
+        return self._sync.count
+
+    def _sync_log(self) -> None:
+        # SQLite appends commits to the write-ahead log, and syncs it itself before a checkpoint copies them elsewhere.
+        if self._log is None:
+            self._log = os.open(f"{self.path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+            sync_directories(self.path.parent)
+        os.fdatasync(self._log)
 
     def before_fork(self) -> None:
         """Wait until no thread is inside SQLite: a child would inherit its library-wide locks, held for ever."""
@@ -310,6 +330,9 @@ class Catalog:
         with self.lock:
             self._db.close()
             self._use.release()
+            if self._log is not None:
+                os.close(self._log)
+                self._log = None
 
 
 def _before_fork() -> None:

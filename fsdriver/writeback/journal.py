@@ -9,7 +9,7 @@ uploader's lock carries rows out, all others enqueue.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -159,6 +159,7 @@ class Journal(Catalog):
             intents.erase(old)
             for row in self._rows("staging=?", (new,)):
                 self._stamp(row)
+            self.change("UPDATE synced SET staging=? WHERE staging=?", (new, old))
 
     def has_children(self, store: str, parent: str) -> bool:
         """Whether anything is pending in a directory."""
@@ -317,6 +318,37 @@ class Journal(Catalog):
             )
             if not stands:
                 self.finish(row, row.base)
+
+    # -- staging files on the disk -----------------------------------------------------------------------------------
+
+    def note_synced(self, staging: Iterable[str], *, asked: bool) -> None:
+        """The bytes of staging files survive power loss; ``asked``: a program was promised that (fsync)."""
+        self.change_many(
+            "INSERT INTO synced VALUES (?,?) ON CONFLICT (staging) DO UPDATE SET asked=max(asked, excluded.asked)",
+            [(path, int(asked)) for path in staging],
+        )
+
+    def is_synced(self, staging: str) -> bool:
+        """Whether bytes of a staging file are known to survive power loss."""
+        return self.exists("SELECT 1 FROM synced WHERE staging=?", (staging,))
+
+    def forget_synced(self, staging: str, *, unless_asked: bool = False) -> None:
+        """A staging file is gone, or was written to since."""
+        if self.is_synced(staging):
+            self.change(f"DELETE FROM synced WHERE staging=?{' AND asked=0' if unless_asked else ''}", (staging,))
+
+    def unsynced(self, store: str, before: int, limit: int) -> Sequence[str]:
+        """Staging files that are owed to a store since ``before`` (ns since 1970) and are not known to be on the disk."""
+        found = self.rows(
+            "SELECT DISTINCT staging FROM pending WHERE store=? AND staging IS NOT NULL AND seq<? "
+            "AND staging NOT IN (SELECT staging FROM synced) LIMIT ?",
+            (store, before, limit),
+        )
+        return [path for (path,) in found]
+
+    def not_on_disk(self) -> Sequence[Pending]:
+        """Rows with bytes that are not known to survive power loss."""
+        return self._rows("staging IS NOT NULL AND held=0 AND staging NOT IN (SELECT staging FROM synced)", ())
 
     # -- files that another process has open ---------------------------------------------------------------------------
 

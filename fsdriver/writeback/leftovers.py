@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from fsdriver.backends.base import Backend
@@ -38,6 +39,19 @@ def is_dead(name: str) -> bool:
         return True
     except ValueError:
         return False
+
+
+def let_go_of_held(staging: Staging, journal: Journal, store: str) -> None:
+    """What dead processes had synced and not closed is to be sent: as it is now, for they may have written on."""
+    for row in journal.held(store):
+        where = row.staging or ""
+        now = row
+        with contextlib.suppress(FileNotFoundError):
+            status = os.stat(where)
+            record = None if row.record is None else row.record | {"mtime": status.st_mtime_ns}
+            now = replace(row, size=status.st_size, record=record)
+        if not where or not staging.is_open(where):
+            journal.let_go(now)
 
 
 def sweep_staging(staging: Staging, journal: Journal) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -116,10 +115,7 @@ class Settler:
     def _keep_as(self, row: Pending) -> str:
         """Journal the bytes of a row under a name nobody else has; returns that path."""
         suffix = f".conflict-{socket.gethostname()}-{time.strftime('%Y%m%dT%H%M%S')}-{row.seq}"
-        directory, slash, name = row.path.rpartition("/")
-        while len(os.fsencode(name + suffix)) > names.NAME_LIMIT:
-            name = name[:-1]
-        kept = f"{directory}{slash}{name}{suffix}"
+        kept = names.beside(row.path, suffix)
         key = names.to_key(kept, f"{row.root}/" if row.root else "")
         self._journal.write(replace(row, key=key, path=kept, base=ABSENT, inflight=False, held=False))
         return kept
@@ -128,6 +124,7 @@ class Settler:
         """Take what was sent from the journal, and owe its attributes; what is owed anew is left out of the result."""
         ended: list[Sent] = []
         changes: dict[tuple[str, str], AttributeChange] = {}
+        synced = [one.row.staging for one in sent if one.row.staging and self._journal.is_synced(one.row.staging)]
         with self._journal.transaction():
             for one in sent:
                 row, opened = one.row, self._staging.opened(one.row.staging) if one.row.staging else None
@@ -158,4 +155,10 @@ class Settler:
                 if own is not None:
                     changes[directory, ""] = AttributeChange(last.store, last.root, directory, "", own)
             self._journal.attributes.write(changes.values())
+        if synced:
+            # They are moved into the cache now: after a power failure no row may ask for them any more.
+            self._journal.make_durable()
+            for path in synced:
+                if not self._journal.uses(path):
+                    self._journal.forget_synced(path)
         return ended

@@ -15,7 +15,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, Self, TypeAlias
 
@@ -23,6 +23,7 @@ import xxhash
 
 from fsdriver.cache import write_all
 from fsdriver.errors import NoSpace, Stale
+from fsdriver.writeback.syncing import SharedSync, sync_directories, sync_directory
 
 log = logging.getLogger(__name__)
 
@@ -86,13 +87,15 @@ class StagedFile:
         The staging file with the bytes that were there before; it goes once nobody is owed them.
     origin : str or None
         The bytes it began with: a frozen staging file that is owed, or one version of a key (`origin_of`).
+    placed : bool
+        Its name in the staging directory survives power loss.
     inherited : bool
         It is the very file that an open cache reader has: descriptors and backing ids of that reader stay valid.
     """
 
     __slots__ = (
-        "base", "committed", "descriptor", "digest", "held", "inherited", "origin", "path", "replaces", "uploaded", "versions",
-        "written",
+        "base", "committed", "descriptor", "digest", "held", "inherited", "origin", "path", "placed", "replaces", "uploaded",
+        "versions", "written",
     )  # fmt: skip
 
     def __init__(self, path: Path, descriptor: int, base: str | None, *, inherited: bool = False) -> None:
@@ -108,6 +111,7 @@ class StagedFile:
         self.origin: str | None = None
         self.written = False
         self.held = False
+        self.placed = False
 
     def fill(self, data: bytes) -> None:
         """Write all of ``data`` from the beginning."""
@@ -230,6 +234,7 @@ class Staging:
         self._left: set[str] = set()
         self.disowned = 0
         self._lock = threading.Lock()
+        self._sync_names = SharedSync(self._sync_directory)
 
     def _make(self) -> None:
         for directory in (self.directory.parent, self.directory):
@@ -269,6 +274,37 @@ class Staging:
     def opened(self, path: str) -> StagedFile | None:
         """The staged file this process has open under a path."""
         return self._open.get(path)
+
+    def sync(self, staged: StagedFile) -> None:
+        """The bytes of an open staging file, and its name, survive power loss."""
+        os.fsync(staged.descriptor)
+        if not staged.placed:
+            # POSIX promises the name of a new or moved file by nothing else.
+            self._sync_names()
+            staged.placed = True
+
+    def sync_paths(self, paths: Iterable[str]) -> Sequence[str]:
+        """`sync` of files that nobody here need have open; returns those that are there."""
+        done = []
+        for path in paths:
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            done.append(path)
+        if done:
+            self._sync_names()
+        return done
+
+    def _sync_directory(self) -> None:
+        if self._sync_names.count:
+            sync_directory(self.directory)
+        else:
+            sync_directories(self.directory)
 
     def begins_with(self, staged: StagedFile, origin: str) -> None:
         """Note what a staged file's first bytes are: who carries that out tells it the version the store gave."""

@@ -28,10 +28,11 @@ from fsdriver.writeback.flushing import AttributeStore, Flusher
 from fsdriver.writeback.immediate import ImmediateSender
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.keeping import FETCHED_UNASKED, Keeper
-from fsdriver.writeback.leftovers import abort_uploads, sweep_staging
+from fsdriver.writeback.leftovers import abort_uploads, let_go_of_held, sweep_staging
 from fsdriver.writeback.lock import UploaderLock
 from fsdriver.writeback.outgoing import Outgoing, Sent
 from fsdriver.writeback.pending import STILL_READ, Action, Pending
+from fsdriver.writeback.powerloss import LateSync
 from fsdriver.writeback.sealing import Sealer
 from fsdriver.writeback.sending import GivenUp, Sender, local_failure
 from fsdriver.writeback.settling import Settler
@@ -124,6 +125,7 @@ class Uploader:
         self._sent: list[Sent] = []
         self._at_once: set[Future[None]] = set()
         self._under_way = 0
+        self._late_sync = LateSync(backend.identity, journal, staging, self.spawn)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-upload")
         backend.outage.on_return(self._store_returned)
 
@@ -165,9 +167,7 @@ class Uploader:
         """Nobody uploaded to this store: end what a dead process left, and begin where it was."""
         able = self.backend.capabilities
         self.journal.reset_inflight(self.backend.identity, told_apart=able.conditional_put and able.strong_versions)
-        for row in self.journal.held(self.backend.identity):
-            if row.staging is None or not self.staging.is_open(row.staging):
-                self.journal.let_go(row)
+        let_go_of_held(self.staging, self.journal, self.backend.identity)
         sweep_staging(self.staging, self.journal)
         self.spawn(abort_uploads(self.backend, self.journal))
 
@@ -232,6 +232,7 @@ class Uploader:
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
                 self._look_at_attributes()
+                self._late_sync.look()
             self.flusher.remove_marks(draining=self.waiters.drain)
             await self._wait_for_work(IDLE_POLL)
 

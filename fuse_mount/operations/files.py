@@ -64,7 +64,9 @@ def open_(fs: FileSystem, request: Request) -> Answer:
 
 async def _open(fs: FileSystem, node: Node, flags: int, *, kill: bool) -> Reply:
     writable, truncate = flags & os.O_ACCMODE != os.O_RDONLY, bool(flags & os.O_TRUNC)
-    state = await fs.open_files.open(node, writable=writable, truncate=truncate, kill=kill)
+    state = await fs.open_files.open(
+        node, writable=writable, truncate=truncate, kill=kill, synchronous=bool(flags & os.O_DSYNC)
+    )
     return _opened(fs, node, state, FileHandle(node, writable=writable, commits=writable or truncate))
 
 
@@ -119,11 +121,11 @@ async def _create(fs: FileSystem, parent: Node, name: str, flags: int, mode: int
         raise
     fs.table.unlink(parent, name)
     node = fs.table.lookup(parent, name, entry)
-    return _created(fs, node, staged, entry)
+    return _created(fs, node, staged, entry, flags)
 
 
-def _created(fs: FileSystem, node: Node, staged: StagedFile, entry: Entry) -> bytes:
-    state = fs.open_files.adopt(node, staged, entry)
+def _created(fs: FileSystem, node: Node, staged: StagedFile, entry: Entry, flags: int) -> bytes:
+    state = fs.open_files.adopt(node, staged, entry, synchronous=bool(flags & os.O_DSYNC))
     opened = _opened(fs, node, state, FileHandle(node, writable=True, commits=True))
     return fs.entry_reply(node, entry) + opened
 
@@ -144,11 +146,11 @@ async def _open_existing(fs: FileSystem, parent: Node, name: str, flags: int) ->
 
 def tmpfile(fs: FileSystem, request: Request) -> Answer:
     """TMPFILE: a file without a name (O_TMPFILE); linkat(2) may give it one."""
-    _, mode, _, _ = CREATE_IN.unpack_from(request.body)
-    return _tmpfile(fs, fs.table[request.nodeid], mode, request.uid, request.gid)
+    flags, mode, _, _ = CREATE_IN.unpack_from(request.body)
+    return _tmpfile(fs, fs.table[request.nodeid], flags, mode, request.uid, request.gid)
 
 
-async def _tmpfile(fs: FileSystem, parent: Node, mode: int, uid: int, gid: int) -> Reply:
+async def _tmpfile(fs: FileSystem, parent: Node, flags: int, mode: int, uid: int, gid: int) -> Reply:
     route, path = fs.child_path(parent, "")
     changes = await new_attributes(fs, parent, uid, gid, mode, Kind.FILE)
     route.must_be_writable(path)
@@ -159,7 +161,7 @@ async def _tmpfile(fs: FileSystem, parent: Node, mode: int, uid: int, gid: int) 
         Kind.FILE, mode=changes.mode or 0, uid=uid, gid=changes.gid or 0, atime_ns=changes.atime_ns or 0,
         mtime_ns=changes.mtime_ns or 0, ctime_ns=changes.ctime_ns or 0, ino=node.ino, staging=str(staged.path),
     )  # fmt: skip
-    return _created(fs, node, staged, entry)
+    return _created(fs, node, staged, entry, flags)
 
 
 # -- writing and committing ------------------------------------------------------------------------------------------
@@ -204,9 +206,12 @@ def fsync(fs: FileSystem, request: Request) -> Answer:
 
 async def _fsync(fs: FileSystem, node: Node) -> Reply:
     state, path = node.opened, node.path()
-    if state is None or state.staged is None or node.route is None:
+    if state is None or node.route is None:
         return b""
-    if path is None:
+    if state.staged is None:
+        if path is not None:
+            await node.route.sync_closed(path)
+    elif path is None:
         await fs.on_disk(partial(os.fsync, state.staged.fileno()))
     else:
         await node.route.fsync(path, state.staged)
