@@ -208,9 +208,8 @@ class Uploader:
         )
 
     def _is_busy(self) -> bool:
-        if self._under_way or self._sent or self.flusher.sending:
-            return True
-        return bool(self.journal.ready(self.backend.identity, time.time(), 1))
+        under_way = self._under_way or self._sent or self.flusher.sending
+        return bool(under_way or self.journal.ready(self.backend.identity, time.time(), 1))
 
     # -- work --------------------------------------------------------------------------------------------------------
 
@@ -220,6 +219,7 @@ class Uploader:
             self._wake.clear()
             if self._lock.held:
                 self._sender.give_up_superseded()
+                self._late_sync.look()
             if self._in_the_way(time.monotonic()):
                 await self._wait_for_work(QUIET)
                 continue
@@ -232,7 +232,6 @@ class Uploader:
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
                 self._look_at_attributes()
-                self._late_sync.look()
             self.flusher.remove_marks(draining=self.waiters.drain)
             await self._wait_for_work(IDLE_POLL)
 
@@ -317,15 +316,12 @@ class Uploader:
             if sent is None:
                 get_loop().call_soon_threadsafe(self._take_over, row)
             elif self.waiters:
-                get_loop().call_soon_threadsafe(self._tell_waiters)
+                get_loop().call_soon_threadsafe(lambda: self.spawn(self.waiters.advanced()))
 
     def _take_over(self, row: Pending) -> None:
         self._begin()
         self._under_way += 1
         self._spawn(self._running, self._carry_out(row, doubtful=True))
-
-    def _tell_waiters(self) -> None:
-        self.spawn(self.waiters.advanced())
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a task that `close` waits for."""
