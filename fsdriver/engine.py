@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fsdriver.attributes import META_PREFIX
-from fsdriver.backends import open_backend
+from fsdriver.backends import open_backend, weakness
 from fsdriver.backends.base import Backend
 from fsdriver.cache import DiskCache, Epochs
 from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, offered_dirs, runtime_dir, state_dir
@@ -81,6 +81,7 @@ class Engine:
         self._lenders = None if daemon else Lenders(offered_dirs())
         self.state = state
         self.backends: dict[str, tuple[Backend, str]] = {}
+        self.weaknesses: dict[str, str] = {}
         self.uploaders: dict[str, Uploader] = {}
         self.routes: list[Route] = []
         self._adopted: dict[str, Route] = {}
@@ -124,6 +125,9 @@ class Engine:
     def _make_route(self, config: RouteConfig, name: str, backend_config: BackendConfig) -> Route:
         if name not in self.backends:
             self.backends[name] = open_backend(name, backend_config)
+            if found := weakness(backend_config):
+                self.weaknesses[name] = found
+                log.warning("backend %r: %s", name, found)
         backend, prefix = self.backends[name]
         if backend.identity not in self.uploaders:
             backend.uploads = UploadLog(self.journal, backend.identity)

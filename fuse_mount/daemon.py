@@ -17,7 +17,7 @@ from .control import serving_process, socket_path
 from .device import heal
 from .memory import keep_freed_memory, settle_collector
 from .mounts import check_mountpoint, resolve
-from .service import detach_streams, log_in_background, log_to_stderr, raise_limits
+from .service import detach_streams, keep_secrets_in_memory, log_in_background, log_to_stderr, raise_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,8 @@ def serve(config: Config, mountpoint: str | os.PathLike[str], *, options: MountO
 def _run(config: Config, directory: str, options: MountOptions, tell: Callable[[], None]) -> int:
     from .server import MountServer  # noqa: PLC0415 - it starts threads, which must not be before the fork
 
+    os.umask(0o077)
+    keep_secrets_in_memory()
     raise_limits()
     keep_freed_memory()
     sys.setswitchinterval(SWITCH_INTERVAL)
@@ -128,7 +130,6 @@ def _background(config: Config, directory: str, options: MountOptions, ready: in
         try:
             os.setsid()
             os.chdir("/")
-            os.umask(0o077)
             log_in_background(socket_path(directory).stem)
             detach_streams()
             return _run(config, directory, options, tell)

@@ -114,7 +114,7 @@ def _mount_through_helper(request: MountRequest) -> int:
     with ours, theirs:
         done = subprocess.run(
             [helper, "-o", ",".join(options), "--", request.directory],
-            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno()), "LC_ALL": "C"},
+            env=_environment(_FUSE_COMMFD=str(theirs.fileno())),
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -154,7 +154,7 @@ def unmount(directory: str, *, lazy: bool = False) -> None:
         return
     done = subprocess.run(
         [_helper(), "-u", *(["-z"] if lazy else []), "--", directory],
-        env={**os.environ, "LC_ALL": "C"},
+        env=_environment(),
         stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -218,6 +218,11 @@ OPTION_NAMES: Final = {
     MS_NOEXEC: "noexec",
     MS_NOATIME: "noatime",
 }
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """Of the helper: nothing of this process's, which may hold keys."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **more}
 
 
 def _helper() -> str:

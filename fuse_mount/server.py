@@ -311,6 +311,7 @@ class MountServer:
             "conflicts": self._conflicts(),
             "disowned": self.engine.staging.disowned,
             "out_of_reach": self._out_of_reach(),
+            "weaknesses": self.engine.weaknesses,
             "transport": self.transport,
             "transport_reason": self._why,
             "passthrough": "on" if self.passthrough.enabled else f"off: {self.passthrough.reason}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import logging.handlers
 import os
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 FORMAT: Final = "%(levelname)s %(name)s: %(message)s"
 SYSLOG: Final = Path("/dev/log")
 LOG_SIZE: Final = 1 << 20
+PR_SET_DUMPABLE: Final = 4
+"""Of linux/prctl.h."""
 FEW_FILES: Final = 4096
 """Open files below which a hard limit is worth a warning."""
 
@@ -90,6 +93,16 @@ def detach_streams() -> None:
         os.dup2(null, stream)
     if null > 2:
         os.close(null)
+
+
+def keep_secrets_in_memory() -> None:
+    """No core file of this process, and no look into it by others of this user: it holds keys and everybody's data.
+
+    PR_SET_DUMPABLE of prctl(2); unlike a limit it also holds for core files that the kernel pipes to a program (core(5)).
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "prctl") and libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
+        log.warning("core files of this daemon cannot be switched off: %s", os.strerror(ctypes.get_errno()))
 
 
 def raise_limits() -> None:

@@ -33,7 +33,7 @@ class Probe:
 
 @dataclass(slots=True)
 class SyntheticDirectory:
-    """``.fsdriver``: its files by name."""
+    """``.fsdriver``: its files by name. For who mounted alone: they name what is in directories closed to others."""
 
     files: Mapping[str, SyntheticFile]
     ino: int
@@ -43,13 +43,13 @@ class SyntheticDirectory:
         """Attributes of the directory."""
         now = self.born_ns
         return Entry(
-            Kind.DIRECTORY, mode=0o555, uid=uid, gid=gid, atime_ns=now, mtime_ns=now, ctime_ns=now, ino=self.ino
+            Kind.DIRECTORY, mode=0o500, uid=uid, gid=gid, atime_ns=now, mtime_ns=now, ctime_ns=now, ino=self.ino
         )
 
     def file_entry(self, file: SyntheticFile, uid: int, gid: int) -> Entry:
         """Attributes of a file; its size is known to a reader only."""
         now = time.time_ns()
-        return Entry(Kind.FILE, mode=0o444, uid=uid, gid=gid, atime_ns=now, mtime_ns=now, ctime_ns=now, ino=file.ino)
+        return Entry(Kind.FILE, mode=0o400, uid=uid, gid=gid, atime_ns=now, mtime_ns=now, ctime_ns=now, ino=file.ino)
 
 
 def make_directory(sources: Mapping[str, Callable[[], Any]]) -> SyntheticDirectory:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fsdriver.backends.base import ABSENT, Backend, Capabilities, Counters, ObjectInfo, Page, Part, Source
 from fsdriver.backends.opening import open_backend
 from fsdriver.backends.retry import RetryPolicy
+from fsdriver.backends.weaknesses import weakness
 
 __all__ = [
     "ABSENT",
@@ -17,4 +18,5 @@ __all__ = [
     "RetryPolicy",
     "Source",
     "open_backend",
+    "weakness",
 ]

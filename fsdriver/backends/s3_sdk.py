@@ -97,9 +97,11 @@ class Sdk:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        return settings.credentials.session().client(
+        client = settings.credentials.session().client(
             "s3", endpoint_url=settings.endpoint, region_name=settings.region, config=config
         )
+        client.meta.events.register("before-call.s3.HeadBucket", _know_no_region)
+        return client
 
     def address(self) -> str:
         """URL of the bucket, up to where a key begins."""
@@ -320,6 +322,17 @@ class Sdk:
         return ObjectInfo(
             key, answer["ContentLength"], nanoseconds(answer["LastModified"]), answer["ETag"].strip('"'), metadata
         )
+
+
+def _know_no_region(**_: Any) -> tuple[Any, dict[str, Any]]:
+    """Answer in place of the service what the SDK asks it about a bucket when it was redirected.
+
+    A service that redirects that request as well would be asked for ever; where a bucket is, its ``region`` says.
+    """
+    from botocore.awsrequest import AWSResponse  # noqa: PLC0415
+
+    refused = {"Error": {"Code": "301"}, "ResponseMetadata": {"HTTPStatusCode": 301, "HTTPHeaders": {}}}
+    return AWSResponse("", 301, {}, None), refused
 
 
 class _ReportedError(Exception):

@@ -72,7 +72,7 @@ class S3Settings:
         """
         if not bucket:
             raise ConfigError("the URL names no bucket; write s3://BUCKET/PREFIX", config.url)
-        endpoint = _endpoint(config, environ)
+        endpoint = find_endpoint(config, environ)
         region = config.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         path_style = config.path_style
         if path_style is None:
@@ -91,9 +91,14 @@ class S3Settings:
         )
 
 
-def _endpoint(config: BackendConfig, environ: Mapping[str, str]) -> str | None:
+def find_endpoint(config: BackendConfig, environ: Mapping[str, str]) -> str | None:
+    """URL of the service, as configured or from the standard variables; None: Amazon's. Raises ConfigError."""
     named = {"endpoint": config.endpoint, **{name: environ.get(name) for name in ENDPOINT_VARIABLES}}
     name, found = next(((name, value) for name, value in named.items() if value), ("", None))
+    if found is not None and urlsplit(found).username is not None:
+        raise ConfigError(
+            "the endpoint holds a user name or password; give keys by AWS_ACCESS_KEY_ID and its like", name
+        )
     if found is not None and not urlsplit(found).netloc:
         raise ConfigError(f"{found!r} is no URL; write http://{found} or https://{found}", name)
     return found

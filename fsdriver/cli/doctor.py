@@ -66,6 +66,7 @@ def examine() -> Iterator[Finding]:
     yield passthrough(platform.release(), Path("/proc/self/status"))
     yield from places()
     yield configuration()
+    yield from weaknesses()
     yield from clients()
     yield mount_helper(Path("/sbin/mount.fuse.fsdriver"))
     yield from stale_mounts()
@@ -181,6 +182,25 @@ def configuration() -> Finding:
     except ConfigError as error:
         return Finding("configuration", Level.FAIL, str(error), "fsdriver config check")
     return Finding("configuration", Level.OK, ", ".join(map(str, files)) or "no file: a URL alone can be mounted")
+
+
+def weaknesses() -> Iterator[Finding]:
+    """What the configuration gives up of the safety there is by default."""
+    from fsdriver.backends import weakness
+    from fsdriver.config import find_config, load
+
+    try:
+        files, loaded = find_config(), load()
+    except ConfigError:
+        return  # said before
+    for name, backend in loaded.backend.items():
+        if found := weakness(backend):
+            text, _, remedy = found.rpartition("; ")
+            yield Finding(f"backend {name}", Level.NOTE, text, remedy)
+    written = any(backend.has_written_secret() for backend in loaded.backend.values())
+    for file in files if written else ():
+        if file.stat().st_mode & 0o077:
+            yield Finding(str(file), Level.FAIL, "holds a secret, and others may read it", f"chmod 600 {file}")
 
 
 def clients() -> Iterator[Finding]:

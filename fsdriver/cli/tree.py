@@ -160,6 +160,8 @@ def _show(answers: list[dict[str, Any]]) -> None:
             click.echo(
                 f"{answer['mountpoint']}: {store} is out of reach since {began}: what is known is served, changes wait"
             )
+        for backend, text in answer.get("weaknesses", {}).items():
+            click.echo(f"{answer['mountpoint']}: backend {backend}: {text}")
         failing = answer.get("failing", ())
         if failing:
             pending = answer["pending"]

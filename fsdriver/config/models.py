@@ -99,13 +99,26 @@ class BackendConfig(_Table):
     @field_validator("endpoint")
     @classmethod
     def _is_http(cls, endpoint: str | None) -> str | None:
-        if endpoint is None or urlsplit(endpoint).scheme in {"http", "https"}:
+        if endpoint is None:
+            return None
+        parts = urlsplit(endpoint)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError(
+                "the endpoint holds a user name or password; give keys as keys of the backend, by reference"
+            )
+        if parts.scheme in {"http", "https"}:
             return endpoint
         raise ValueError(f"{endpoint!r} is no http:// or https:// URL")
 
     @field_serializer("storage_options", when_used="json")
     def _mask_options(self, options: dict[str, Any]) -> dict[str, Any]:
         return {name: MASK if _SECRET_NAME.search(name) else value for name, value in options.items()}
+
+    def has_written_secret(self) -> bool:
+        """Whether any secret is written out, and not given by reference."""
+        keys = (self.access_key_id, self.secret_access_key, self.session_token)
+        named = (value for name, value in self.storage_options.items() if _SECRET_NAME.search(name))
+        return any(isinstance(key, SecretStr) for key in keys) or any(isinstance(value, str) for value in named)
 
     def resolved_options(self, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         """`storage_options` with the references among its values replaced by the secrets they name."""

@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,8 @@ REMOTE_TYPES: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs"})
 RUNTIME_OF_ROOT: Final = Path("/run/fsdriver")
 OFFERING: Final = "shared"
 """Of the runtime folder: where daemons offer what they have cached to other users."""
+_MOST_STEPS: Final = 400
+"""Folders and links on the way to a place."""
 SEARCH: Final = 0o011
 """Others may reach what they know the name of, and see no names."""
 
@@ -142,7 +144,8 @@ def _private(path: Path, what: str, setting: str, others: int = 0) -> Path:
     """``path`` as an existing, writable folder that only this user may enter; ``others`` are bits they may have."""
     path = Path(os.path.abspath(path))
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _refuse_foreign_way(path, what, setting)
+        _make(path)
         status = path.stat()
     except FileExistsError:
         raise ConfigError(
@@ -167,6 +170,62 @@ def _private(path: Path, what: str, setting: str, others: int = 0) -> Path:
         _close_to_others(path, status.st_mode, what, setting)
     _prove_writable(path, what, setting)
     return path
+
+
+def _make(path: Path) -> None:
+    """Make a folder and those above it that are missing, closed to others whatever the umask is."""
+    for missing in reversed([one for one in (path, *path.parents) if not one.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    if not path.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+
+
+def _refuse_foreign_way(path: Path, what: str, setting: str) -> None:
+    """Refuse a place that anybody could exchange for one of his: through a link, or in a folder where he may rename.
+
+    What lies on the way in a folder open to all belongs to this user or to root; for root, everything on the way does.
+    """
+    trusted = {0, os.geteuid(), *_unmapped_owner()}
+    way, rest = os.path.sep, list(path.parts[1:])
+    for _ in range(_MOST_STEPS):
+        mode = os.stat(way).st_mode
+        if mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            raise ConfigError(
+                f"the {what} directory lies below {way}, in which anybody may put something else in its place; set {setting} "
+                "to a place below folders of your own",
+                str(path),
+            )
+        if not rest:
+            return
+        step = os.path.normpath(os.path.join(way, rest.pop(0)))
+        try:
+            status = os.lstat(step)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        if status.st_uid not in trusted and (os.geteuid() == 0 or mode & stat.S_IWOTH):
+            raise ConfigError(
+                f"{step}, on the way to the {what} directory, belongs to uid {status.st_uid}; set {setting} to a place "
+                "below folders of your own",
+                str(path),
+            )
+        if stat.S_ISLNK(status.st_mode):
+            target = os.path.abspath(os.path.join(way, os.readlink(step)))
+            way, rest = os.path.sep, [*Path(target).parts[1:], *rest]
+        elif not rest:
+            return
+        else:
+            way = step
+    raise ConfigError(f"the {what} directory lies behind too many symbolic links", str(path))
+
+
+def _unmapped_owner() -> Collection[int]:
+    """In a user namespace: whom files of users without a number here seem to belong to, root's own among them."""
+    try:
+        if Path("/proc/self/uid_map").read_text(encoding="ascii").split() == ["0", "0", str(0xFFFFFFFF)]:
+            return ()
+        return (int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii")),)
+    except OSError:
+        return ()
 
 
 def _close_to_others(path: Path, mode: int, what: str, setting: str) -> None:
