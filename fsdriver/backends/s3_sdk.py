@@ -330,9 +330,10 @@ def _know_no_region(**_: Any) -> tuple[Any, dict[str, Any]]:
     A service that redirects that request as well would be asked for ever; where a bucket is, its ``region`` says.
     """
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415
+    from botocore.compat import HTTPHeaders  # noqa: PLC0415
 
     refused = {"Error": {"Code": "301"}, "ResponseMetadata": {"HTTPStatusCode": 301, "HTTPHeaders": {}}}
-    return AWSResponse("", 301, {}, None), refused
+    return AWSResponse("", 301, HTTPHeaders(), None), refused
 
 
 class _ReportedError(Exception):

@@ -147,6 +147,8 @@ def _private(path: Path, what: str, setting: str, others: int = 0) -> Path:
         _refuse_foreign_way(path, what, setting)
         _make(path)
         status = path.stat()
+    except ConfigError:
+        raise
     except FileExistsError:
         raise ConfigError(
             f"the {what} directory cannot be made: a file has this name; set {setting} to another place", str(path)

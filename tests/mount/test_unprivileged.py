@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -42,6 +43,16 @@ def test_mounts_writes_and_unmounts(user, device):
     assert done.returncode == 0, done.stderr
     assert not os.path.ismount(user.root)
     assert (user.bucket / "f").read_text() == "mine"
+
+
+def test_nobody_else_of_the_user_looks_into_the_daemon(user, device):
+    done = user.fsdriver("mount", f"file://{user.bucket}", str(user.root), AWS_SECRET_ACCESS_KEY="secret")
+    assert done.returncode == 0, done.stderr
+    (status,) = json.loads(user.fsdriver("status", "--json").stdout)
+    for name in ("environ", "mem"):
+        done = user.run("-c", f"open('/proc/{status['pid']}/{name}', 'rb').read(1)")
+        assert "PermissionError" in done.stderr
+    assert user.fsdriver("umount", str(user.root)).returncode == 0
 
 
 def test_a_closed_device_is_explained(user):
