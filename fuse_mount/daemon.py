@@ -58,6 +58,7 @@ def serve(config: Config, mountpoint: str | os.PathLike[str], *, options: MountO
         heal(directory)
     check_mountpoint(directory)
     if foreground:
+        os.umask(0o077)
         log_to_stderr()
         return _end_now(_run(config, directory, options, lambda: None))
     return _in_background(config, directory, options)
@@ -66,7 +67,6 @@ def serve(config: Config, mountpoint: str | os.PathLike[str], *, options: MountO
 def _run(config: Config, directory: str, options: MountOptions, tell: Callable[[], None]) -> int:
     from .server import MountServer  # noqa: PLC0415 - it starts threads, which must not be before the fork
 
-    os.umask(0o077)
     keep_secrets_in_memory()
     raise_limits()
     keep_freed_memory()
@@ -130,6 +130,7 @@ def _background(config: Config, directory: str, options: MountOptions, ready: in
         try:
             os.setsid()
             os.chdir("/")
+            os.umask(0o077)
             log_in_background(socket_path(directory).stem)
             detach_streams()
             return _run(config, directory, options, tell)
