@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from .arc import ARCCache, ARCState
 from .blocks import BLOCK
+from .checking import Checker
+from .checking import State as FileState
 from .disk import DiskCache
 from .epochs import Epochs
 from .files import LentFile, LocalFile, write_all
+from .index import Index
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Evicted
 from .partial import Checksum
@@ -19,12 +22,15 @@ __all__ = [
     "ARCCache",
     "ARCState",
     "CacheStats",
+    "Checker",
     "Checksum",
     "DiskCache",
     "Epochs",
     "Evicted",
     "Fetch",
     "FetchNow",
+    "FileState",
+    "Index",
     "LentFile",
     "LocalFile",
     "ObjectKey",

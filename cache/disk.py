@@ -24,6 +24,7 @@ from fsdriver.threads import Threads
 from . import forking, locks
 from .adoption import Adopter
 from .batches import Batches
+from .checking import Checker
 from .claims import Claims
 from .eviction import Evictor, Limits
 from .files import LentFile, LocalFile, SealedFile, is_there, open_sealed
@@ -77,6 +78,8 @@ class DiskCache:
     ----------
     manual : Manual
         Pins and removals.
+    checker : Checker
+        Compares files with their checksums.
     memory : MemoryTier
 
     Raises
@@ -130,17 +133,9 @@ class DiskCache:
         )
         self.fills = Fills(self._opened)
         self.space = Space(self._guard, self._evictor, self._opened)
-        self.partials = Partials(
-            self.objects,
-            self._guard,
-            self._index,
-            self._suspects,
-            self._evictor,
-            self._opened,
-            self.space,
-            self._adopter,
-            clock,
-        )
+        files = self.objects, self._guard, self._index
+        self.partials = Partials(*files, self._suspects, self._evictor, self._opened, self.space, self._adopter, clock)
+        self.checker = Checker(*files)
         self.manual = Manual(self._index, self._evictor, self._opened, self.memory, self._guard)
         self.threads = Threads("fsdriver-fetch")
         self.batches = Batches(self, self._scratch, self._adopter)

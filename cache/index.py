@@ -86,6 +86,16 @@ class Indexed:
 
 
 @dataclass(frozen=True, slots=True)
+class Listed:
+    """A file as the index has it: its place, bytes (of a partial file: those counted), and which object it is."""
+
+    place: str
+    size: int
+    partial: bool
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finished:
     """A complete file that is about to be sealed.
 
@@ -242,6 +252,17 @@ class Index:
         low = _blob(prefix)
         return self._indexed("store = ? AND substr(key, 1, ?) = ?", (_blob(store), len(low), low))
 
+    def listed(self, place: str | None = None) -> list[Listed]:
+        """All files, or the one at a place."""
+        where, values = ("1", ()) if place is None else ("place = ?", (place,))
+        rows = self._query(f"SELECT place, size, partial, store, key FROM entries WHERE {where}", values)
+        return [
+            Listed(
+                str(place), int(size), bool(partial), f"{_text(store)}|{_text(key)}" if key is not None else str(place)
+            )
+            for place, size, partial, store, key in rows
+        ]
+
     def everything(self) -> list[Indexed]:
         """All files."""
         return self._indexed("1", ())
@@ -383,6 +404,10 @@ def _identify(key: ObjectKey) -> tuple[str, bytes, bytes, str]:
 
 def _blob(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def _text(blob: bytes) -> str:
+    return blob.decode("utf-8", "surrogateescape")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -59,6 +59,18 @@ def map_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.map")
 
 
+def size_of(path: Path) -> int:
+    """Bytes of the object of which a partial file has parts. Raises Damaged."""
+    try:
+        with open(map_of(path), "rb") as file:
+            magic, _, _, size = _HEADER.unpack(file.read(_HEADER.size))
+    except (FileNotFoundError, struct.error) as error:
+        raise Damaged(f"{path} has no usable map") from error
+    if magic != _MAGIC:
+        raise Damaged(f"{path} is of another format")
+    return int(size)
+
+
 class Damaged(Exception):
     """The two files do not belong together, or are not of this format."""
 

@@ -56,7 +56,7 @@ class Suspects:
         place = key.place
         file = open_sealed(self._objects / place, key.size)
         expected = self._index.checksum(place)
-        good = file is not None and expected is not None and _checksum(file, key.size) == expected
+        good = file is not None and expected is not None and checksum_of(file, key.size) == expected
         try:
             if good:
                 self._index.clear(place)
@@ -76,7 +76,8 @@ class Suspects:
         return good
 
 
-def _checksum(file: LocalFile, size: int) -> bytes:
+def checksum_of(file: LocalFile, size: int) -> bytes:
+    """`Checksum` of a file, reading all of it."""
     found = Checksum()
     for start in range(0, size, _STEP):
         found.add(memoryview(file.read(start, min(_STEP, size - start))))

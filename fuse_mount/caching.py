@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.routes import caching
+from fsdriver.routes.verifying import verify
 
 if TYPE_CHECKING:
     from fsdriver.routes.tree import Tree
@@ -35,10 +36,20 @@ class CacheCommands:
 
     def commands(self) -> Mapping[str, Command]:
         """By name, for the control socket."""
-        return {"warm": self._warm, "evict": self._evict, "pin": self._pin, "unpin": self._unpin}
+        return {
+            "warm": self._warm,
+            "verify": self._verify,
+            "evict": self._evict,
+            "pin": self._pin,
+            "unpin": self._unpin,
+        }
 
     async def _warm(self, request: Mapping[str, Any]) -> Answer:
         return {"fetched": await caching.warm(*self._tree.resolve(str(request["path"])))}
+
+    async def _verify(self, request: Mapping[str, Any]) -> Answer:
+        route, path = self._tree.resolve(str(request["path"]))
+        return asdict(await verify(route, path, everything=bool(request["bytes"]), repair=bool(request["repair"])))
 
     async def _evict(self, request: Mapping[str, Any]) -> Answer:
         first = await self._evict_now(str(request["path"]))

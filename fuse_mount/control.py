@@ -2,7 +2,8 @@
 
 A request is one line, ``{"command": …, …}``, the answer another: ``{"ok": true, …}`` or ``{"error": …, "errno": …}``. Commands:
 ``status``; ``refresh``, ``warm``, ``evict`` and ``sync`` with ``path`` (inside the tree) and for ``sync`` ``timeout`` in
-seconds; ``bound`` with the ``seconds`` that uploads have when the mount ends; ``pin`` and ``unpin`` with ``paths``;
+seconds; ``verify`` with ``path``, ``bytes`` and ``repair``;
+``bound`` with the ``seconds`` that uploads have when the mount ends; ``pin`` and ``unpin`` with ``paths``;
 ``invalidate`` with ``store`` and ``keys``; ``stop``; ``farewell``, which is answered at once and again when the daemon ends.
 """
 

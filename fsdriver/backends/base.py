@@ -333,6 +333,10 @@ class Backend(Calls, ABC):
         """A URL that reads ``key`` without credentials for ``expires`` seconds; `Unsupported` where there is none."""
         raise Unsupported(f"{self.scheme}:// has no signed URLs", key)
 
+    async def has_digest(self, key: str, version: str, md5: str) -> bool | None:
+        """Whether a version of an object has this MD5 (hexadecimal); None where the store does not tell."""
+        return None
+
     async def close(self) -> None:
         """Release connections and threads."""
         self.outage.close()

@@ -14,7 +14,7 @@ from fsdriver.cli.caching import evict, pin, unpin, warm
 from fsdriver.cli.configuration import config
 from fsdriver.cli.doctor import doctor
 from fsdriver.cli.install import install_system
-from fsdriver.cli.integrity import fsck
+from fsdriver.cli.integrity import fsck, verify
 from fsdriver.cli.mounting import mount, mount_helper, umount
 from fsdriver.cli.tree import ls, refresh, status, sync
 
@@ -40,6 +40,7 @@ for command in (
     pin,
     unpin,
     ls,
+    verify,
     fsck,
     config,
     doctor,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from fsdriver.cli.options import parse_options
+from fsdriver.cli.output import progress
 
 if TYPE_CHECKING:
     from fsdriver.cli.places import Place
@@ -58,7 +58,7 @@ def _warm(files: Sequence[tuple[Place, str, int]], jobs: int) -> int:
     fetched, here, failed, rest = 0, 0, 0, iter(files)
     running: dict[Future[int], tuple[str, int]] = {}
     try:
-        with _progress(total) as advance:
+        with progress(total) as advance:
             while True:
                 for place, path, size in islice(rest, jobs - len(running)):
                     running[place.warm(path)] = path, size
@@ -136,19 +136,6 @@ def _result(future: Future[int], path: str) -> int | None:
         text = str(error)
         click.echo(f"fsdriver: {text if path.strip('/') in text else f'{path}: {text}'}", err=True)
         return None
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; call what it gives with the bytes of each file that is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda size: progress.advance(task, size)
 
 
 def _files(count: int) -> str:

@@ -1,8 +1,9 @@
-"""Tables that lose nothing: long cells are folded, and output that is no terminal is not squeezed into 80 columns."""
+"""Tables that lose nothing: long cells are folded, and output that is no terminal is not squeezed into 80 columns. Bars."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 PLAIN_WIDTH = 160
 
@@ -22,3 +23,16 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], title: st
     if not console.is_terminal:
         console = Console(width=PLAIN_WIDTH)
     console.print(table)
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; call what it gives with the bytes of each file that is done."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=total)
+        yield lambda size: progress.advance(task, size)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from fsdriver.cli.mounts import locate
 from fsdriver.errors import ConfigError, IsDirectory, NotFound
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fsdriver.engine import Engine
     from fsdriver.entry import Entry
     from fsdriver.routes.route import Route
+
+T = TypeVar("T")
 
 BATCH: Final = 1000
 """Paths of one request to a daemon."""
@@ -36,6 +38,10 @@ class Place(Protocol):
 
     def warm(self, path: str) -> Future[int]:
         """Begin to fetch a file into the cache; the bytes fetched. Nothing need wait for it at the end of the process."""
+        ...
+
+    def verify(self, path: str, *, everything: bool, repair: bool) -> Future[Mapping[str, Any]]:
+        """Begin to compare a file through all tiers; fields of `fsdriver.routes.verifying.Verified`."""
         ...
 
     def evict(self) -> Mapping[str, int]:
@@ -110,20 +116,10 @@ class MountedPlace:
                 yield path, entry.stat(follow_symlinks=False).st_size
 
     def warm(self, path: str) -> Future[int]:
-        done: Future[int] = Future()
+        return _in_thread(lambda: int(self._ask("warm", path=path)["fetched"]))
 
-        def ask() -> None:
-            try:
-                fetched = int(self._ask("warm", path=path)["fetched"])
-            except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
-                done.set_exception(error)
-            else:
-                done.set_result(fetched)
-
-        # What the daemon has begun it ends; the command, when it is interrupted, does not wait for that.
-        done.set_running_or_notify_cancel()
-        threading.Thread(target=ask, name="fsdriver-warm", daemon=True).start()
-        return done
+    def verify(self, path: str, *, everything: bool, repair: bool) -> Future[Mapping[str, Any]]:
+        return _in_thread(lambda: self._ask("verify", path=path, bytes=everything, repair=repair))
 
     def evict(self) -> Mapping[str, int]:
         return self._ask("evict", path=self._inside)
@@ -141,6 +137,23 @@ class MountedPlace:
         from fsdriver.fuse_mount.control import request
 
         return request(self._point, command, **fields)
+
+
+def _in_thread(ask: Callable[[], T]) -> Future[T]:
+    """What the daemon has begun it ends; the command, when it is interrupted, does not wait for that."""
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer = ask()
+        except Exception as error:  # noqa: BLE001 - whoever asks for the result is told
+            done.set_exception(error)
+        else:
+            done.set_result(answer)
+
+    done.set_running_or_notify_cancel()
+    threading.Thread(target=run, name="fsdriver-asks", daemon=True).start()
+    return done
 
 
 class UrlPlace:
@@ -204,6 +217,15 @@ class UrlPlace:
 
         place = self.engine.route(path)
         return spawn(warm(*place, self._listed.pop(place, None)))
+
+    def verify(self, path: str, *, everything: bool, repair: bool) -> Future[Mapping[str, Any]]:
+        from fsdriver.routes.verifying import verify
+        from fsdriver.runtime import spawn
+
+        async def described() -> Mapping[str, Any]:
+            return asdict(await verify(*self.engine.route(path), everything=everything, repair=repair))
+
+        return spawn(described())
 
     def evict(self) -> Mapping[str, int]:
         from fsdriver.routes.caching import Eviction, evict

@@ -93,6 +93,10 @@ class Journal(Catalog):
         where, values = _range(prefix)
         return self._rows(f"store=? AND held=0{where}", (store, *values))
 
+    def everything(self) -> Sequence[Pending]:
+        """All rows, of all stores."""
+        return self._rows("1 ORDER BY seq", ())
+
     def failing(self, store: str, limit: int) -> Sequence[Pending]:
         """Rows that were tried and not taken by the store, oldest first; they are tried again."""
         return self._rows("store=? AND attempts>0 ORDER BY seq LIMIT ?", (store, limit))

@@ -54,6 +54,11 @@ def let_go_of_held(staging: Staging, journal: Journal, store: str) -> None:
             journal.let_go(now)
 
 
+def is_left(name: str) -> bool:
+    """Whether the process that made a staging file of this name (`Staging.name`) has ended."""
+    return is_dead(name.partition("-")[2].rpartition("-")[0])
+
+
 def sweep_staging(staging: Staging, journal: Journal) -> int:
     """Remove staging files of dead processes that no row needs and nobody has open; returns how many.
 
@@ -64,8 +69,7 @@ def sweep_staging(staging: Staging, journal: Journal) -> int:
             journal.forget_sent(told)
     removed = disowned = 0
     for entry in os.scandir(staging.directory):
-        _, _, rest = entry.name.partition("-")
-        if not is_dead(rest.rpartition("-")[0]):
+        if not is_left(entry.name):
             continue
         with contextlib.suppress(FileNotFoundError), journal.transaction():
             if not journal.uses(entry.path) and (intent := intents.read(entry.path)) and intent.owner != journal.owner:
