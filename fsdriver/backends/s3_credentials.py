@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -210,6 +211,7 @@ class Credentials:
 
                 core: Any = botocore.session.get_session()
                 core._credentials = _live(self)  # noqa: SLF001 - what `set_credentials` sets, of fixed keys only
+                share_models(core)
                 self._session = boto3.Session(botocore_session=core)
             return self._session
 
@@ -219,6 +221,7 @@ class Credentials:
 
         made = AioSession()
         made._credentials = _live_asynchronous(self)  # noqa: SLF001 - as above
+        share_models(made)
         return made
 
     def sign(self, request: Any, region: str) -> None:
@@ -268,3 +271,15 @@ def _live_asynchronous(source: Credentials) -> Any:
             return _frozen(await asyncio.to_thread(source.keys))
 
     return Live("asked", "asked")
+
+
+def share_models(session: Any) -> None:
+    """Have the descriptions of services read once in a process, and not at all in its forked children."""
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+
+
+@cache
+def _loader(data_path: str | None) -> Any:
+    from botocore.loaders import create_loader  # noqa: PLC0415 - botocore loads when it is used
+
+    return create_loader(data_path)
