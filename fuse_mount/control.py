@@ -178,7 +178,7 @@ class ControlServer:
             return {"ok": True, **await command(request)}
         except OSError as error:
             return {"error": str(error), "errno": error.errno or errno.EIO}
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {"error": f"not a request: {error!r}", "errno": errno.EINVAL}
 
 

@@ -193,6 +193,11 @@ class Session:
                     log.exception("reading from the kernel failed, the mount ends")
                     self.failure = str(error)
                 return
+            if length < header:
+                if not length:
+                    return
+                log.error("a request of %d bytes is shorter than its header, and is left out", length)
+                continue
             _, opcode, unique, nodeid, uid, gid, pid, _, _ = unpack(buffer)
             known = opcode < 64
             counts[opcode if known else 0] += 1

@@ -68,7 +68,7 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
         if scheme in S3_SCHEMES:
             # The path of an s3 URL is the key itself: nothing in it is decoded, and "?" and "#" belong to it.
             bucket, _, prefix = config.url.partition("://")[2].partition("/")
-            return _open_s3(name, bucket, config, retry), prefix.strip("/")
+            return _open_s3(name, bucket, config, retry), _checked_prefix(prefix.strip("/"))
         from fsdriver.backends.fsspec_backend import open_filesystem  # noqa: PLC0415
 
         return open_filesystem(scheme, config.url, config.storage_options, retry)
@@ -76,6 +76,14 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
         extra = EXTRAS.get(scheme)
         how = f"pip install 'fsdriver[{extra}]'" if extra else str(known_implementations[scheme].get("err", error))
         raise ConfigError(f"backend {name!r}: a package for {scheme!r} is missing; {how}", config.url) from error
+
+
+def _checked_prefix(prefix: str) -> str:
+    try:
+        prefix.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("the prefix of the URL is no UTF-8 text, which keys of S3 are", ascii(prefix)) from None
+    return prefix
 
 
 def _open_s3(name: str, bucket: str, config: BackendConfig, retry: RetryPolicy) -> Backend:

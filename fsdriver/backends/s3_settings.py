@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from fsdriver.config.models import BackendConfig
 
+_BUCKET: Final = re.compile("[A-Za-z0-9._:-]+")
+"""Those of all services; with colons the name of an access point of Amazon's."""
 DEFAULT_REGION: Final = "us-east-1"
 AMAZON: Final = "amazonaws.com"
 ENDPOINT_VARIABLES: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
@@ -72,6 +75,8 @@ class S3Settings:
         """
         if not bucket:
             raise ConfigError("the URL names no bucket; write s3://BUCKET/PREFIX", config.url)
+        if not _BUCKET.fullmatch(bucket):
+            raise ConfigError(f"{bucket!r} is no name of a bucket; write s3://BUCKET/PREFIX", ascii(config.url))
         endpoint = find_endpoint(config, environ)
         region = config.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION") or DEFAULT_REGION
         path_style = config.path_style

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -92,6 +92,8 @@ class BackendConfig(_Table):
         parts = urlsplit(url)
         if parts.username is not None or parts.password is not None:
             raise ValueError("the URL holds a user name or password; give them as keys of the backend, by reference")
+        if "\0" in unquote(url):
+            raise ValueError("the URL holds a NUL, which no name has")
         if not parts.scheme and not url.startswith("/"):
             raise ValueError(f"{url!r} has no scheme; write e.g. s3://bucket/prefix or file:///data")
         return url if parts.scheme else f"file://{url}"

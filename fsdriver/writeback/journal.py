@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fsdriver.attributes import Record
+from fsdriver.errors import FsdriverError
 from fsdriver.names import escape, unescape
 from fsdriver.writeback import intents
 from fsdriver.writeback.attribute_rows import AttributeRows
@@ -386,8 +387,19 @@ def _pending(*row: Any) -> Pending:
     """A row of `_COLUMNS`."""
     (*names, action, root, path, base, staging, source, version, size, record, inflight, held, attempts, error) = row
     store, key, parent, seq = names
-    parsed = json.loads(record) if record else None
-    return Pending(
-        store, key.removesuffix(_HELD), parent, seq, Action(action), root, unescape(path), base, staging, source, version,
-        size, parsed, bool(inflight), bool(held), attempts, error,
-    )  # fmt: skip
+    try:
+        if not all(value is None or isinstance(value, str) for value in (base, staging, source, version, error)):
+            raise TypeError("a text is none")
+        return Pending(
+            store, key.removesuffix(_HELD), parent, int(seq), Action(action), f"{root:s}", unescape(path), base, staging,
+            source, version, int(size), _record(record), bool(inflight), bool(held), int(attempts), error,
+        )  # fmt: skip
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as found:
+        raise FsdriverError(f"the journal is damaged here ({found}); fsdriver fsck repairs it", str(key)) from found
+
+
+def _record(text: Any) -> Record | None:
+    parsed = json.loads(text) if text else None
+    if parsed is not None and not isinstance(parsed, dict):
+        raise TypeError("a record is none")
+    return parsed
