@@ -40,6 +40,9 @@ is in the attribute object alone."""
 CARRIED: Final = "carried"
 """In a record of the journal: the object's own metadata says the same. Never written to the store."""
 
+INODE: Final = "fsdriver-ino"
+"""Name of the metadata that tells the inode of an object."""
+
 LARGEST: Final = 256 << 20
 """Bytes of an attribute object that is read: more than a million complete records."""
 LINKS_MOST: Final = 65_000
@@ -217,7 +220,7 @@ def to_metadata(entry: Entry) -> dict[str, str]:
         "fsdriver-uid": str(entry.uid),
         "fsdriver-gid": str(entry.gid),
         "fsdriver-mtime": str(entry.mtime_ns),
-        "fsdriver-ino": str(entry.ino),
+        INODE: str(entry.ino),
     }
     for short in ("atime", "ctime"):
         if (when := getattr(entry, _TIMES[short])) != entry.mtime_ns:

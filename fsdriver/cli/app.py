@@ -16,6 +16,7 @@ from fsdriver.cli.doctor import doctor
 from fsdriver.cli.install import install_system
 from fsdriver.cli.integrity import fsck, verify
 from fsdriver.cli.mounting import mount, mount_helper, umount
+from fsdriver.cli.recovering import recover
 from fsdriver.cli.tree import ls, refresh, status, sync
 
 FAILED = 1
@@ -42,6 +43,7 @@ for command in (
     ls,
     verify,
     fsck,
+    recover,
     config,
     doctor,
     install_system,

@@ -55,6 +55,10 @@ class AttributeRows:
         found = self._catalog.rows("SELECT DISTINCT root, directory FROM attributes WHERE store=?", (store,))
         return [(root, unescape(directory)) for root, directory in found]
 
+    def count(self, store: str) -> int:
+        """How many attribute objects of a store lack something."""
+        return len(self.directories(store))
+
     def write(self, changes: Iterable[AttributeChange]) -> None:
         """Set records that attribute objects lack."""
         with self._catalog.transaction():

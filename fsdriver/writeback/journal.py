@@ -135,6 +135,11 @@ class Journal(Catalog):
         """Nothing is owed to a store."""
         return not self.owes_below(store, "") and not self.attributes.directories(store)
 
+    def stores(self) -> set[str]:
+        """Stores to which anything is owed."""
+        found = self.rows("SELECT store FROM pending UNION SELECT store FROM attributes")
+        return {store for (store,) in found}
+
     def count(self, store: str, prefix: str = "") -> tuple[int, int]:
         """How many rows are pending for keys of a store that begin with ``prefix``, and their bytes."""
         where, values = _range(prefix)
@@ -265,6 +270,13 @@ class Journal(Catalog):
                 (INTERRUPTED, store),
             )
             self.change("UPDATE pending SET not_before=0 WHERE store=?", (store,))
+
+    def rebase(self, row: Pending, version: str) -> None:
+        """A row that lost its condition is owed on the condition of another version, at once."""
+        self.change(
+            "UPDATE pending SET inflight=0, base=?, error=NULL WHERE store=? AND key=? AND seq=?",
+            (version, row.store, row.key, row.seq),
+        )
 
     def let_go(self, row: Pending) -> None:
         """Who wrote a held row is gone: what was synced is to be sent."""

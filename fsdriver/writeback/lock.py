@@ -40,8 +40,33 @@ class UploaderLock:
         self._descriptor = descriptor
         return True
 
+    def holder(self) -> int | None:
+        """PID of the other process that has it (0 where the system does not tell); None if nobody has, or this one."""
+        if self._descriptor is not None or not self._path.exists():
+            return None
+        with open(self._path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return _holder_of(os.fstat(file.fileno()))
+        return None
+
     def release(self) -> None:
         """Let another process take it; in a forked child, whose descriptor is the parent's lock, it stays the parent's."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+
+def _holder_of(file: os.stat_result) -> int:
+    """Who holds a flock on a file: /proc/locks (proc_locks(5))."""
+    wanted = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    try:
+        lines = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 6 and fields[1] == "FLOCK" and fields[5] == wanted:
+            return max(0, int(fields[4]))
+    return 0

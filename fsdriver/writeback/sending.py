@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from fsdriver.attributes import INODE
 from fsdriver.backends.base import ABSENT, ObjectInfo
-from fsdriver.backends.source import Watched, check_settled
+from fsdriver.backends.source import Watched, check_settled, md5_of
 from fsdriver.errors import FsdriverError, NotFound, Stale
 from fsdriver.writeback.outgoing import INLINE, MovedAway, Outgoing
 from fsdriver.writeback.pending import UNKNOWN, Action, Pending
@@ -227,6 +228,25 @@ class Sender:
             upload.let_go()
             if self.backend.stops_when_cancelled(row.size):
                 upload.request.cancel()
+
+    async def was_interrupted(self, row: Pending) -> bool:
+        """Whether a row lost to what the upload of a dead process had stored: its bytes, with attributes that were changed since.
+
+        It is owed on the condition of that version then, and sent once more.
+        """
+        if row.action is not Action.PUT or row.staging is None:
+            return False
+        path, metadata = Path(row.staging), self.outgoing.metadata(row) or {}
+        try:
+            info = await self.backend.head(row.key)
+            ours = await asyncio.to_thread(md5_of, path) if info.size == os.stat(path).st_size else None
+        except (FsdriverError, OSError) as error:
+            log.debug("%s: what the store holds is not known: %s", row.path, error)
+            return False
+        if info.version != ours or not metadata or (info.metadata or {}).get(INODE) != metadata[INODE]:
+            return False
+        self.journal.rebase(row, info.version)
+        return True
 
     async def source_stands(self, row: Pending) -> bool:
         """Whether the object a lost copy was to read is still the version that was renamed."""

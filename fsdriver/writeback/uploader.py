@@ -111,7 +111,7 @@ class Uploader:
         self._settler = Settler(journal, staging, self.sealer, self.counters, self.routes, on_done, on_conflict)
         self.waiters = Waiters(self.counters)
         self.flusher = Flusher(backend.identity, journal, self.routes, make_route, self.waiters, self.spawn)
-        self._lock = UploaderLock(state_dir, backend.identity)
+        self.lock = UploaderLock(state_dir, backend.identity)
         self._wake: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -161,7 +161,7 @@ class Uploader:
             await asyncio.wait([asyncio.wrap_future(one) for one in list(self._at_once)], timeout=CLOSE_PATIENCE)
         self._settle_sent()
         self._threads.shutdown(wait=False)
-        self._lock.release()
+        self.lock.release()
 
     def _recover(self) -> None:
         """Nobody uploaded to this store: end what a dead process left, and begin where it was."""
@@ -173,7 +173,7 @@ class Uploader:
 
     def lose_lock(self) -> None:
         """In a forked child: the lock is the parent's, and must not outlive it here."""
-        self._lock.release()
+        self.lock.release()
 
     # -- waiting -----------------------------------------------------------------------------------------------------
 
@@ -204,7 +204,7 @@ class Uploader:
             self.flusher.retry_now()
         self._begin()
         await self.waiters.wait(
-            owed, keys, timeout, drain=drain, uploads_here=lambda: self._lock.held, busy=self._is_busy
+            owed, keys, timeout, drain=drain, uploads_here=lambda: self.lock.held, busy=self._is_busy
         )
 
     def _is_busy(self) -> bool:
@@ -217,7 +217,7 @@ class Uploader:
         assert self._wake is not None
         while not self._closed:
             self._wake.clear()
-            if self._lock.held:
+            if self.lock.held:
                 self._sender.give_up_superseded()
                 self._late_sync.look()
             if self._in_the_way(time.monotonic()):
@@ -225,9 +225,9 @@ class Uploader:
                 continue
             self._awake = False
             self.staging.remove_left(self.journal.uses)
-            if self._lock.take():
+            if self.lock.take():
                 self._recover()
-            if self._lock.held and (self.waiters or not self.backend.outage.active):
+            if self.lock.held and (self.waiters or not self.backend.outage.active):
                 self.sealer.seal_left()
                 most = MAX_IN_FLIGHT if self._yielding_since is None else IN_FLIGHT_WHILE_BUSY
                 self._send(most - self._under_way)
@@ -291,7 +291,7 @@ class Uploader:
         bool
             False: something is still owed for the key. The event loop carries it out, and knows of errors.
         """
-        if not self._lock.held or self._closed or not self.backend.immediate:
+        if not self.lock.held or self._closed or not self.backend.immediate:
             return False
         with self.journal.transaction():
             spared = key in self._sources() or self.keeper.needed(key)
@@ -342,7 +342,7 @@ class Uploader:
     def is_spared(self, row: Pending) -> bool:
         """A removal that nobody waits for: it follows the last close of who reads the file."""
         if row.error == STILL_READ:
-            return not self._lock.held or bool(self.keeper.needed(row.key))
+            return not self.lock.held or bool(self.keeper.needed(row.key))
         if row.action is not Action.DELETE or not row.key.endswith("/"):
             return False
         # A directory goes after what was in it.
@@ -394,6 +394,8 @@ class Uploader:
                 return
             version, sealed = await self._sender.send(row, doubtful=doubtful)
         except Stale:
+            if await self._sender.was_interrupted(row):
+                return
             stands = row.action is Action.COPY and await self._sender.source_stands(row)
             outcome = self._settler.conflict(row, source_stands=stands)
             self.waiters.lost(row.key, Stale(f"another writer changed it first; {outcome}", row.path))
