@@ -24,6 +24,8 @@ from typing import Final
 
 import xxhash
 
+from fsdriver.errors import ConfigError
+
 from . import locks
 from .blocks import GRAIN
 from .files import LocalFile
@@ -32,6 +34,8 @@ FOLDER: Final = ".partial"
 """Below ``objects/``, for all partial files."""
 
 _MAGIC: Final = b"fsdpart1"
+_KIND: Final = b"fsdpart"
+"""Begins the magic of all versions of the format."""
 _HEADER: Final = struct.Struct("<8sIIQ")
 _ENDED_AT: Final = 12
 _STATES: Final = 64
@@ -66,7 +70,7 @@ def size_of(path: Path) -> int:
             magic, _, _, size = _HEADER.unpack(file.read(_HEADER.size))
     except (FileNotFoundError, struct.error) as error:
         raise Damaged(f"{path} has no usable map") from error
-    if magic != _MAGIC:
+    if magic != _MAGIC and not magic.startswith(_KIND):
         raise Damaged(f"{path} is of another format")
     return int(size)
 
@@ -92,6 +96,8 @@ class Partial:
     ------
     Damaged
         Remove the files and begin anew.
+    ConfigError
+        A newer program wrote them: they are left alone.
     OSError
 
     Attributes
@@ -122,8 +128,16 @@ class Partial:
             os.ftruncate(self.file.descriptor, size)
             os.ftruncate(self._map.descriptor, length)
             self._map.write(0, memoryview(_HEADER.pack(_MAGIC, GRAIN, 0, size)))
+        elif self._is_newer():
+            raise ConfigError(
+                "a newer fsdriver wrote this part of a file: use that, or another cache directory", str(path)
+            )
         elif there != (size, length) or self._map.read(0, _HEADER.size) != _HEADER.pack(_MAGIC, GRAIN, 0, size):
             raise Damaged(f"{path} and its map are not of {size} bytes, or of another format")
+
+    def _is_newer(self) -> bool:
+        magic = self._map.read(0, len(_MAGIC))
+        return magic.startswith(_KIND) and magic > _MAGIC
 
     # -- what is there -----------------------------------------------------------------------------------------------
 

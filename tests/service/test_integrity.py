@@ -23,7 +23,8 @@ from tests.service.test_backends import s3_config as backend_config
 
 pytestmark = pytest.mark.service
 
-PART = 5 << 20
+MIB = 1 << 20
+PART = 5 * MIB
 BODY = bytes(range(256)) * 40
 KEYS = {"one request": "key", "the SDK": "odd//key"}
 
@@ -115,7 +116,7 @@ def whole(backend: ObjectStoreBackend, version: str) -> bytes:
 
 
 def with_attributes(backend: ObjectStoreBackend, version: str) -> bytes:
-    return bytes(run(backend.fetch("key"))[1])
+    return bytes(run(backend.fetch("key", MIB))[1])
 
 
 @pytest.mark.parametrize("fetch", [whole, with_attributes])
@@ -147,7 +148,7 @@ def test_where_etags_are_no_checksums_nothing_is_compared(make, proxy) -> None:
     backend = make()
     run(backend.put("key", BODY))
     backend._integrity.agrees = lambda etag, data, most=0: backend._integrity.useless  # an ETag that is another sum
-    assert bytes(run(backend.fetch("key"))[1]) == BODY
+    assert bytes(run(backend.fetch("key", MIB))[1]) == BODY
     assert backend._integrity.useless
     assert backend.counters.corrupt_answers == 0
 

@@ -292,7 +292,7 @@ def test_files_that_do_not_belong_together_are_made_anew(
         case "file cut short":
             os.truncate(path, MIB)
         case "another map":
-            map_of(path).write_bytes(b"fsdpart9" + map_of(path).read_bytes()[8:])
+            map_of(path).write_bytes(b"othermap" + map_of(path).read_bytes()[8:])
         case "nonsense":
             path.write_bytes(b"x")
             map_of(path).write_bytes(b"y")
