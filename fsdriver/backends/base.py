@@ -25,7 +25,7 @@ from fsdriver.backends.model import (
     check_metadata,
     check_size,
 )
-from fsdriver.backends.multipart import Part
+from fsdriver.backends.multipart import Part, Unfinished
 from fsdriver.backends.source import Source, md5_of, size_of
 from fsdriver.errors import BackendError, FsdriverError, NotFound, Stale, Unsupported
 
@@ -72,7 +72,7 @@ class Backend(Calls, ABC):
 
     async def check(self, prefix: str = "") -> None:
         """Prove that the container exists and answers for keys under ``prefix``; raises what explains the failure."""
-        await self._call("check", prefix, lambda: self._check(prefix))
+        await self._call("check", prefix, lambda: self._check(prefix), reads=True)
 
     async def head(self, key: str) -> ObjectInfo:
         """Attributes of one object, with its user metadata.
@@ -82,7 +82,7 @@ class Backend(Calls, ABC):
         NotFound
             No such key (a key that is only a prefix of others counts as missing).
         """
-        return await self._call("head", key, lambda: self._head(key))
+        return await self._call("head", key, lambda: self._head(key), reads=True)
 
     async def get(self, key: str, start: int = 0, end: int | None = None, version: str | None = None) -> memoryview:
         """Bytes ``start`` to ``end`` (exclusive; None: to the end) of one object, in one request.
@@ -91,7 +91,9 @@ class Backend(Calls, ABC):
         range past the end is cut at the end.
         """
         expected = 0 if end is None else end - start
-        data = await self._call("get", key, lambda: self._get(key, start, end, version), size=expected, transfer=True)
+        data = await self._call(
+            "get", key, lambda: self._get(key, start, end, version), size=expected, transfer=True, reads=True
+        )
         self.counters.bytes_read += len(data)
         return data
 
@@ -110,7 +112,7 @@ class Backend(Calls, ABC):
         Corrupt
             It has more than ``most`` bytes, and was not read.
         """
-        info, data = await self._call("get", key, lambda: self._fetch_whole(key, most))
+        info, data = await self._call("get", key, lambda: self._fetch_whole(key, most), reads=True)
         self.counters.bytes_read += len(data)
         return info, data
 
@@ -128,7 +130,7 @@ class Backend(Calls, ABC):
         empty = 0
         while empty < EMPTY_PAGES:
             page, token = await self._call(
-                "list", prefix, partial(self._list_page, prefix, delimiter, start_after, token)
+                "list", prefix, partial(self._list_page, prefix, delimiter, start_after, token), reads=True
             )
             empty += 1
             if page.objects or page.prefixes:
@@ -143,7 +145,7 @@ class Backend(Calls, ABC):
 
         Keys that share a prefix up to some ``/`` follow one another. Only where `Capabilities.flat_list` says so.
         """
-        return await self._call("list", prefix, lambda: self._list_some(prefix, start_after, limit))
+        return await self._call("list", prefix, lambda: self._list_some(prefix, start_after, limit), reads=True)
 
     # -- writing -----------------------------------------------------------------------------------------------------
 
@@ -210,7 +212,19 @@ class Backend(Calls, ABC):
 
     async def begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
         """Open a multipart upload and return its handle."""
-        return await self._call("begin_multipart", key, lambda: self._begin_multipart(key, metadata, content_type))
+        failures: builtins.list[BackendError] = []
+
+        async def attempt() -> str:
+            try:
+                return await self._begin_multipart(key, metadata, content_type)
+            except BackendError as error:
+                failures.append(error)
+                raise
+
+        handle = await self._call("begin_multipart", key, attempt)
+        if failures:
+            await multipart.abort_lost(self, key, handle)
+        return handle
 
     async def upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
         """Send one part; sending a number again replaces it."""
@@ -309,24 +323,30 @@ class Backend(Calls, ABC):
             The source is not ``source_version``, or the target not ``if_version``.
         """
         self._check_metadata(target, metadata)
+        failed = doubtful
+
+        async def attempt() -> ObjectInfo:
+            nonlocal failed
+            try:
+                return await self._copy(source, target, source_version, if_version, metadata, size)
+            except FsdriverError as error:
+                failed = failed or self.is_temporary(error)
+                raise
 
         async def own() -> ObjectInfo | None:
             original = await self._head(source)
-            if source_version is not None and original.version != source_version:
+            carried = metadata or original.metadata
+            # As of `put`: only metadata tell a copy of ours from another's.
+            if (source_version not in {None, original.version}) or not (failed or carried):
                 return None
 
             async def tag() -> str:
                 return original.version
 
-            return await self._find_own(target, original.size, tag, metadata or original.metadata)
+            return await self._find_own(target, original.size, tag, carried)
 
         return await self._call_write(
-            "copy",
-            target,
-            lambda: self._copy(source, target, source_version, if_version, metadata, size),
-            own,
-            unanswered=doubtful,
-            transfer=True,
+            "copy", target, attempt, own, unanswered=doubtful or self.repeats_requests, transfer=True
         )
 
     async def sign(self, key: str, expires: int) -> str:
@@ -340,9 +360,6 @@ class Backend(Calls, ABC):
     async def close(self) -> None:
         """Release connections and threads."""
         self.outage.close()
-
-    async def _probe(self) -> None:
-        await self._check("")
 
     # -- to be supplied ----------------------------------------------------------------------------------------------
 
@@ -395,6 +412,10 @@ class Backend(Calls, ABC):
         raise Unsupported(f"{self.scheme}:// deletes keys one by one", keys[0])
 
     async def _begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
+        raise Unsupported(f"{self.scheme}:// has no multipart uploads", key)
+
+    async def list_uploads(self, key: str) -> builtins.list[Unfinished]:
+        """The uploads in parts of one key that are neither complete nor aborted."""
         raise Unsupported(f"{self.scheme}:// has no multipart uploads", key)
 
     async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:

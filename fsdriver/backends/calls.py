@@ -51,7 +51,7 @@ class Calls:
         self.container = container
         self.retry = retry
         self.counters = Counters()
-        self.outage = Outage(self.identity, self._probe, retry)
+        self.outage = Outage(self.identity, lambda: self._check(""), retry)
         self._slots = contextlib.nullcontext() if slots is None else asyncio.Semaphore(slots)
         transfers = None if slots is None or slots <= 2 * RESERVED else slots - RESERVED
         self._transfers = contextlib.nullcontext() if transfers is None else asyncio.Semaphore(transfers)
@@ -68,20 +68,29 @@ class Calls:
         """Whether the same request may succeed if simply tried again."""
         return isinstance(error, BackendError) and error.temporary
 
-    async def _probe(self) -> None:
-        """One small request, to see whether the store answers."""
+    async def _check(self, prefix: str) -> None:
+        """One small request, to see whether the store answers for keys under ``prefix``."""
 
     async def _call(
-        self, operation: str, key: str, attempt: Callable[[], Awaitable[T]], *, size: int = 0, transfer: bool = False
+        self,
+        operation: str,
+        key: str,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        size: int = 0,
+        transfer: bool = False,
+        reads: bool = False,
     ) -> T:
         """Run ``attempt`` under the retry policy; ``size`` bytes travel with it and extend the deadline.
 
-        ``transfer``: it carries the contents of a file, and leaves the reserved slots to others.
+        ``transfer``: it carries the contents of a file, and leaves the reserved slots to others. ``reads``: it changes
+        nothing, so that an attempt without an answer is given up while there is time for another.
         """
         policy, limit = self.retry, self.retry.limit(size)
+        patience = policy.patience(size) if reads else None
         try:
             async with self._transfers if transfer else _UNBOUNDED, self._slots, asyncio.timeout(limit):
-                return await self._attempts(operation, attempt)
+                return await self._attempts(operation, attempt, patience)
         except BackendError as error:
             self.counters.errors += 1
             if error.temporary or isinstance(error, ContainerMissing):
@@ -101,14 +110,14 @@ class Calls:
         """A request that began at ``since`` was denied: whether there are other credentials to try it with, once."""
         return False
 
-    async def _attempts(self, operation: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _attempts(self, operation: str, attempt: Callable[[], Awaitable[T]], patience: float | None) -> T:
         policy = self.retry
         began, failures, renewed = policy.clock(), 0, False
         while True:
             self.counters.count(operation)
             since = time.monotonic()
             try:
-                result = await attempt()
+                result = await self._attempt(operation, attempt, patience)
             except (NotFound, Stale):
                 self.outage.answered()
                 raise
@@ -128,6 +137,16 @@ class Calls:
                 return result
             self.counters.retries += 1
             await policy.sleep(wait)
+
+    async def _attempt(self, operation: str, attempt: Callable[[], Awaitable[T]], patience: float | None) -> T:
+        try:
+            async with asyncio.timeout(patience):
+                return await attempt()
+        except TimeoutError as error:
+            if isinstance(error, TimedOut):
+                raise
+            where = self.location or self.scheme
+            raise TimedOut(f"{where} gave no answer to {operation} within {patience:.3g} s", self.container) from error
 
     async def _call_write(
         self,

@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import logging
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from fsdriver.backends.source import Source, check_settled, load
@@ -31,6 +32,14 @@ class Part:
     number: int
     tag: str
     checksum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """An upload that was begun: its handle, and when that was by the store's clock."""
+
+    handle: str
+    begun: datetime
 
 
 def part_size_for(size: int, preferred: int) -> int:
@@ -111,3 +120,20 @@ async def _abort(backend: Backend, key: str, handle: str) -> None:
         # The upload's own failure is what the caller must see; the store's life-cycle rules remove what is left.
         backend.counters.errors += 1
         log.warning("%s: the parts of a failed upload could not be removed: %s", key, error)
+
+
+async def abort_lost(backend: Backend, key: str, handle: str) -> None:
+    """Remove uploads that were begun just before ``handle`` by requests whose answer was lost: nobody knows their handles.
+
+    One that another host began for the same key in these seconds goes as well; it then tries again.
+    """
+    try:
+        there = await backend.list_uploads(key)
+        own = next(one.begun for one in there if one.handle == handle)
+        oldest = own - timedelta(seconds=backend.retry.deadline)
+        for one in there:
+            if one.handle != handle and oldest <= one.begun <= own:
+                await backend.abort_multipart(key, one.handle)
+    except (FsdriverError, StopIteration) as error:
+        # What matters is the upload that goes on; the store's life-cycle rules remove what is left.
+        log.warning("%s: an upload whose beginning was not answered could not be removed: %s", key, error)

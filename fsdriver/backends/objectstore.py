@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from datetime import timedelta
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import obstore
@@ -24,11 +25,12 @@ from fsdriver.backends.s3_now import PATIENCE, Immediate
 from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.s3_sdk import Sdk, is_plain
 from fsdriver.backends.source import load, size_of
-from fsdriver.errors import BackendError, ContainerMissing, Corrupt, NotFound, Stale
+from fsdriver.errors import BackendError, ContainerMissing, Corrupt, NotFound, Stale, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+    from fsdriver.backends.multipart import Unfinished
     from fsdriver.backends.retry import RetryPolicy
     from fsdriver.backends.s3_settings import S3Settings
 
@@ -36,6 +38,8 @@ T = TypeVar("T")
 
 BUCKET_TRUST: Final = 10.0
 """Seconds for which an answer proves that the bucket exists. A HEAD's 404 has no body to tell a missing bucket by."""
+THROTTLED: Final = 10.0
+"""Seconds for which the SDK makes all requests after a store has asked for fewer: it reads Retry-After."""
 STANDARD_HEADERS: Final = frozenset(
     {"Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Language", "Content-Type", "Storage-Class"}
 )
@@ -65,6 +69,7 @@ class ObjectStoreBackend(Backend):
         self._store = _make_store(settings)
         self._bucket_seen = -BUCKET_TRUST
         self._integrity = Integrity(self.counters, self.location)
+        self._throttled_until = 0.0
         self._now = Immediate(
             settings,
             _make_store(settings, patience=PATIENCE),
@@ -89,11 +94,15 @@ class ObjectStoreBackend(Backend):
 
     async def _head(self, key: str) -> ObjectInfo:
         try:
-            if not is_plain(key):
+            if not self._is_for_obstore(key):
                 return await self.sdk.call(key, self.sdk.head, key)
             result = await self._send(key, obstore.get_async, self._store, key, options={"head": True})
         except NotFound:
             await self._prove_bucket(key)
+            raise
+        except BackendError as error:
+            if failure_of(error.__cause__ or error).status == HTTPStatus.BAD_REQUEST:
+                await self.sdk.call(key, self.sdk.describe, key)  # which finds out why
             raise
         return _info(key, result)
 
@@ -114,8 +123,12 @@ class ObjectStoreBackend(Backend):
     def delete_now(self, key: str, if_version: str | None) -> bool:
         return self._can_now(key) and self._now.delete(key, if_version)
 
+    def _is_for_obstore(self, key: str) -> bool:
+        """It takes the key, and the store does not ask for patience just now: obstore does not tell for how long."""
+        return is_plain(key) and time.monotonic() >= self._throttled_until
+
     def _can_now(self, key: str) -> bool:
-        if not is_plain(key) or threads_lost():
+        if not self._is_for_obstore(key) or threads_lost():
             return False
         starts_threads()
         return True
@@ -125,7 +138,7 @@ class ObjectStoreBackend(Backend):
         self.outage.answered()
 
     async def _fetch_whole(self, key: str, most: int) -> tuple[ObjectInfo, memoryview]:
-        if not is_plain(key):
+        if not self._is_for_obstore(key):
             return await super()._fetch_whole(key, most)
         result = await self._send(key, obstore.get_async, self._store, key)
         info = _info(key, result)
@@ -185,7 +198,7 @@ class ObjectStoreBackend(Backend):
         return data
 
     async def _fetch(self, key: str, start: int, end: int | None, version: str | None) -> tuple[memoryview, int]:
-        if not is_plain(key):
+        if not self._is_for_obstore(key):
             return await self.sdk.call(key, self.sdk.get, key, start, end, version)
         options: dict[str, Any] = {} if version is None else {"if_match": f'"{version}"'}
         if end is not None:
@@ -216,7 +229,7 @@ class ObjectStoreBackend(Backend):
         content_type: str | None,
     ) -> ObjectInfo:
         with _lost_condition(if_version):
-            if is_plain(key):
+            if self._is_for_obstore(key):
                 return await self._put_plain(key, source, metadata, if_version, content_type)
             return await self.sdk.call(
                 key, self.sdk.put, key, source, metadata or {}, if_version, _headers(content_type)
@@ -252,16 +265,16 @@ class ObjectStoreBackend(Backend):
         return ObjectInfo(key, size, time.time_ns(), _tag(result["e_tag"]), dict(metadata or {}))
 
     async def _delete(self, key: str, if_version: str | None) -> None:
-        if if_version is None and is_plain(key):
+        if if_version is None and self._is_for_obstore(key):
             await self._send(key, obstore.delete_async, self._store, key)
         else:
             await self.sdk.call(key, self.sdk.delete, key, if_version)
 
     async def _delete_batch(self, keys: Sequence[str]) -> None:
-        plain = [key for key in keys if is_plain(key)]
+        plain = [key for key in keys if self._is_for_obstore(key)]
         if plain:
             await self._send(plain[0], obstore.delete_async, self._store, plain)
-        odd = [key for key in keys if not is_plain(key)]
+        odd = [key for key in keys if key not in plain]
         if odd:
             await self.sdk.call(odd[0], self.sdk.delete_batch, odd)
 
@@ -309,6 +322,9 @@ class ObjectStoreBackend(Backend):
     async def _begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
         return await self.sdk.call(key, self.sdk.begin, key, metadata or {}, _headers(content_type), see_through=True)
 
+    async def list_uploads(self, key: str) -> list[Unfinished]:
+        return await self.sdk.call(key, self.sdk.uploads, key)
+
     async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
         return await self.sdk.call(key, self.sdk.upload_part, key, handle, number, data, see_through=True)
 
@@ -335,7 +351,10 @@ class ObjectStoreBackend(Backend):
             failure = failure_of(error)
             if failure.code == "NoSuchKey":
                 self._bucket_seen = time.monotonic()
-            raise to_error(failure, key, self.container, self.location) from error
+            told = to_error(failure, key, self.container, self.location)
+            if isinstance(told, Throttled):
+                self._throttled_until = time.monotonic() + THROTTLED
+            raise told from error
         except BaseException as error:
             if not is_panic(error):
                 raise  # a cancellation is not ours to translate

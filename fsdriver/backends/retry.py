@@ -51,3 +51,7 @@ class RetryPolicy:
     def limit(self, size: int) -> float:
         """Deadline in seconds of an operation that carries ``size`` bytes."""
         return self.deadline + size / SLOWEST_TRANSFER
+
+    def patience(self, size: int) -> float | None:
+        """Seconds after which an attempt at something that may be asked twice is given up, so that another has time."""
+        return self.deadline / 2 + size / SLOWEST_TRANSFER if self.attempts > 1 else None

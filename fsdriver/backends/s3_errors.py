@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.errors import (
@@ -118,6 +120,9 @@ def _transport(name: str, text: str, kind: str) -> str:
         "HTTPClientError",
         "ResponseStreamingError",
         "IncompleteReadError",
+        "ClientPayloadError",
+        "ServerDisconnectedError",
+        "ClientOSError",
     }:
         return "Interrupted"
     if name == "NoCredentialsError":
@@ -151,7 +156,13 @@ def failure_of_answer(status: int, body: bytes, headers: Mapping[str, str]) -> F
 
 
 def _seconds(header: str | None) -> float | None:
-    return float(header) if header is not None and _SECONDS.fullmatch(header) else None
+    """Of a Retry-After: seconds, or a date (RFC 9110, 10.2.3)."""
+    if header is None or _SECONDS.fullmatch(header):
+        return None if header is None else float(header)
+    try:
+        return max(0.0, (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds())
+    except (ValueError, TypeError):
+        return None
 
 
 def to_error(failure: Failure, key: str, bucket: str, location: str) -> FsdriverError:

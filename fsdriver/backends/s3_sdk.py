@@ -14,12 +14,13 @@ import ssl
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.httpsession import get_cert_path
 
 from fsdriver.backends.model import ABSENT, ObjectInfo
-from fsdriver.backends.multipart import Part, part_size_for
+from fsdriver.backends.multipart import Part, Unfinished, part_size_for
 from fsdriver.backends.s3_errors import failure_of, to_error
 from fsdriver.backends.s3_list import Lister
 from fsdriver.backends.s3_page import nanoseconds
@@ -152,7 +153,7 @@ class Sdk:
     # -- whole objects -------------------------------------------------------------------------------------------------
 
     def head(self, key: str) -> ObjectInfo:
-        return self._info(key, self.client().head_object(Bucket=self._bucket, Key=key))
+        return self._info(key, self.describe(key))
 
     def get(self, key: str, start: int, end: int | None, version: str | None) -> tuple[memoryview, int]:
         """Bytes of a range, and the size of the whole object."""
@@ -245,11 +246,22 @@ class Sdk:
             if failure_of(error).code != "NoSuchUpload":
                 raise
 
+    def uploads(self, key: str) -> list[Unfinished]:
+        """Uploads of one key that are neither complete nor aborted; the first thousand."""
+        answer = self.client().list_multipart_uploads(Bucket=self._bucket, Prefix=key)
+        return [Unfinished(one["UploadId"], one["Initiated"]) for one in answer.get("Uploads", ()) if one["Key"] == key]
+
     # -- copies --------------------------------------------------------------------------------------------------------
 
     def describe(self, key: str) -> dict[str, Any]:
         """All headers of an object, as the SDK gives them."""
-        answer: dict[str, Any] = self.client().head_object(Bucket=self._bucket, Key=key)
+        try:
+            answer: dict[str, Any] = self.client().head_object(Bucket=self._bucket, Key=key)
+        except self.client().exceptions.ClientError as error:
+            if failure_of(error).status == HTTPStatus.BAD_REQUEST:
+                # A HEAD has no body that tells why: keys that have expired are one reason.
+                self.client().get_object(Bucket=self._bucket, Key=key, Range="bytes=0-0")["Body"].close()
+            raise
         return answer
 
     def copy(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -27,6 +28,7 @@ from fsdriver.errors import BackendError, ContainerMissing, Corrupt, FsdriverErr
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from fsdriver.backends.multipart import Unfinished
     from fsdriver.backends.retry import RetryPolicy
     from fsdriver.backends.s3_settings import S3Settings
 
@@ -91,6 +93,8 @@ class S3fsBackend(Backend):
         except FsdriverError:
             raise  # of the credentials
         except (ClientError, BotoCoreError, OSError) as error:
+            if operation == "head_object" and failure_of(error).status == HTTPStatus.BAD_REQUEST:
+                await self._sdk.call(key, self._sdk.describe, key)  # which finds out why
             raise self._translated(error, key) from error
         self._bucket_seen = time.monotonic()
         return answer
@@ -267,6 +271,9 @@ class S3fsBackend(Backend):
             key, "create_multipart_upload", Key=key, Metadata=dict(metadata or {}), **_headers(content_type)
         )
         return str(answer["UploadId"])
+
+    async def list_uploads(self, key: str) -> list[Unfinished]:
+        return await self._sdk.call(key, self._sdk.uploads, key)
 
     async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
         answer = await self._send(key, "upload_part", Key=key, UploadId=handle, PartNumber=number, Body=bytes(data))
