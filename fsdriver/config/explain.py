@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +77,7 @@ def _positions(text: str) -> Iterable[tuple[Where, int]]:
                 yield found[:length], number
 
 
-def explain_syntax(path: Path, error: tomllib.TOMLDecodeError) -> ConfigError:
+def explain_syntax(path: Path, error: ValueError | RecursionError) -> ConfigError:
     """For a file that is no TOML; the parser's own words name line and column."""
     return ConfigError(f"this is not valid TOML: {error}", str(path))
 

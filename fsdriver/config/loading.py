@@ -66,7 +66,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
         text = _read(file)
         try:
             table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # numbers of any length and depth are no TOMLDecodeError
             raise explain_syntax(file, error) from None
         source = Source(str(file), text, first_route=len(data.get("route", ())))
         try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from fsdriver.attributes import Record
 from fsdriver.names import escape, unescape
 from fsdriver.writeback.catalog import Catalog
-from fsdriver.writeback.pending import AttributeChange
+from fsdriver.writeback.pending import AttributeChange, read_record
 
 _OF_DIRECTORY = "store=? AND root=? AND directory=?"
 _OF_NAME = f"{_OF_DIRECTORY} AND name=?"
@@ -31,7 +30,8 @@ class AttributeRows:
             f"SELECT name, record, seq FROM attributes WHERE {_OF_DIRECTORY}", (store, root, escape(directory))
         )
         changes = (
-            AttributeChange(store, root, directory, unescape(name), _parsed(record), seq) for name, record, seq in found
+            AttributeChange(store, root, directory, unescape(name), read_record(record), seq)
+            for name, record, seq in found
         )
         return {change.name: change for change in changes}
 
@@ -41,7 +41,7 @@ class AttributeRows:
             f"SELECT record, seq FROM attributes WHERE {_OF_NAME}", (store, root, escape(directory), escape(name))
         )
         return next(
-            (AttributeChange(store, root, directory, name, _parsed(record), seq) for record, seq in found), None
+            (AttributeChange(store, root, directory, name, read_record(record), seq) for record, seq in found), None
         )
 
     def owed(self, store: str, root: str, directory: str, name: str | None = None) -> bool:
@@ -88,7 +88,3 @@ class AttributeRows:
     def drop(self, store: str, root: str, directory: str) -> None:
         """The directory is gone: owe nothing for its attribute object."""
         self._catalog.change(f"DELETE FROM attributes WHERE {_OF_DIRECTORY}", (store, root, escape(directory)))
-
-
-def _parsed(record: str | None) -> Record | None:
-    return json.loads(record) if record else None

@@ -109,6 +109,9 @@ class CatalogLock:
             self._descriptor = -1
 
 
+_BROKEN: Final = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""What a damaged database raises: of its texts, or of the message that repeats its schema, some may be no UTF-8."""
+
 _catalogs: weakref.WeakSet[Catalog] = weakref.WeakSet()
 _forking: list[Catalog] = []
 """Databases that no other thread may use while the process forks."""
@@ -161,7 +164,7 @@ class Catalog:
             self.owner = f"{self._identity():08x}-"
         except BaseException as error:  # whatever it was: nobody has the database open then
             self.close()
-            if isinstance(error, sqlite3.DatabaseError):
+            if isinstance(error, _BROKEN):
                 raise self._explained(error) from error
             raise
 
@@ -215,7 +218,7 @@ class Catalog:
                     raise
                 finally:
                     self._depth = 0
-            except sqlite3.DatabaseError as error:
+            except _BROKEN as error:
                 raise self._explained(error) from error
             while self._after:
                 try:
@@ -224,10 +227,10 @@ class Catalog:
                     # It is about files that nobody needs any more; the next start looks for them.
                     log.warning("after a change of the journal: %s", error)
 
-    def _explained(self, error: sqlite3.DatabaseError) -> FsdriverError:
+    def _explained(self, error: sqlite3.DatabaseError | UnicodeDecodeError) -> FsdriverError:
         """What a failure of the database means to who asked for something: nothing of it was written."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} or isinstance(error, UnicodeDecodeError):
             return FsdriverError(f"{DAMAGED} ({error})", str(self.path))
         if code == sqlite3.SQLITE_FULL:
             text = (
@@ -251,7 +254,7 @@ class Catalog:
         with self.lock:
             try:
                 return self._db.execute(statement, values).fetchall()
-            except sqlite3.DatabaseError as error:
+            except _BROKEN as error:
                 raise self._explained(error) from error
 
     def exists(self, statement: str, values: Sequence[object] = ()) -> bool:
@@ -259,7 +262,7 @@ class Catalog:
         with self.lock:
             try:
                 return self._db.execute(statement, values).fetchone() is not None
-            except sqlite3.DatabaseError as error:
+            except _BROKEN as error:
                 raise self._explained(error) from error
 
     def change(self, statement: str, values: Sequence[object] = ()) -> int:
@@ -267,7 +270,7 @@ class Catalog:
         with self.lock:
             try:
                 return self._db.execute(statement, values).rowcount
-            except sqlite3.DatabaseError as error:
+            except _BROKEN as error:
                 raise self._explained(error) from error
 
     def change_many(self, statement: str, values: Iterable[Sequence[object]]) -> None:

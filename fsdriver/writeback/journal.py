@@ -20,7 +20,7 @@ from fsdriver.names import escape, unescape
 from fsdriver.writeback import intents
 from fsdriver.writeback.attribute_rows import AttributeRows
 from fsdriver.writeback.catalog import Catalog
-from fsdriver.writeback.pending import INTERRUPTED, UNKNOWN, Action, Pending
+from fsdriver.writeback.pending import INTERRUPTED, REPAIR, UNKNOWN, Action, Pending, read_record
 
 _COLUMNS: Final = (
     "store, key, parent, seq, action, root, path, base, staging, source, source_version, size, record, inflight, held, "
@@ -299,7 +299,7 @@ class Journal(Catalog):
                 "DELETE FROM pending WHERE store=? AND key=? AND seq=? RETURNING record", (row.store, row.key, row.seq)
             )
             if ended:
-                return replace(row, record=json.loads(ended[0][0]) if ended[0][0] else None)
+                return replace(row, record=read_record(ended[0][0]))
             self.change("UPDATE pending SET inflight=0, base=? WHERE store=? AND key=?", (version, row.store, row.key))
             return None
 
@@ -404,14 +404,7 @@ def _pending(*row: Any) -> Pending:
             raise TypeError("a text is none")
         return Pending(
             store, key.removesuffix(_HELD), parent, int(seq), Action(action), f"{root:s}", unescape(path), base, staging,
-            source, version, int(size), _record(record), bool(inflight), bool(held), int(attempts), error,
+            source, version, int(size), read_record(record), bool(inflight), bool(held), int(attempts), error,
         )  # fmt: skip
     except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as found:
-        raise FsdriverError(f"the journal is damaged here ({found}); fsdriver fsck repairs it", str(key)) from found
-
-
-def _record(text: Any) -> Record | None:
-    parsed = json.loads(text) if text else None
-    if parsed is not None and not isinstance(parsed, dict):
-        raise TypeError("a record is none")
-    return parsed
+        raise FsdriverError(f"the journal is damaged here ({found}); {REPAIR}", str(key)) from found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from fsdriver.attributes import Record
+from fsdriver.errors import FsdriverError
 
 UNKNOWN: Final = "?"
 """As ``base``: the version is being made by an upload under way; its completion fills it in."""
@@ -24,6 +26,9 @@ TRANSIENT: Final = "transient"
 """Set in a record that goes no further than the journal: its route keeps no attributes on the store."""
 
 
+REPAIR: Final = "fsdriver fsck repairs it"
+
+
 class Action(StrEnum):
     """What shall become of a key."""
 
@@ -31,6 +36,23 @@ class Action(StrEnum):
     COPY = "copy"
     MARKER = "marker"
     DELETE = "delete"
+
+
+def read_record(text: object) -> Record | None:
+    """A record as the journal keeps it.
+
+    Raises
+    ------
+    FsdriverError
+        It is none: the database is damaged.
+    """
+    try:
+        parsed = json.loads(text) if text else None  # type: ignore[arg-type]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise FsdriverError(f"the journal is damaged: a record cannot be read ({error}); {REPAIR}") from error
+    if parsed is not None and not isinstance(parsed, dict):
+        raise FsdriverError(f"the journal is damaged: a record is none; {REPAIR}")
+    return parsed
 
 
 @dataclass(frozen=True, slots=True)
