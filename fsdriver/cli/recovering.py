@@ -102,7 +102,7 @@ def _recover(engine: Engine, store: str, timeout: float | None) -> bool:
 
     recovery = Recovery(engine.uploaders[store])
     total = recovery.left()
-    if total == 0:
+    if total == 0 and not recovery.parts():
         click.echo(f"{store}: nothing is owed{_of_the_living(recovery)}")
         return True
     holder = recovery.holder()
@@ -123,10 +123,12 @@ def _recover(engine: Engine, store: str, timeout: float | None) -> bool:
         show(max(0, total - left))
     seconds = time.monotonic() - began
     click.echo(f"{store}: {_changes(max(0, total - left))} sent in {seconds:.1f} s{_of_the_living(recovery)}")
+    if parts := recovery.parts():
+        click.echo(f"fsdriver: {store}: parts of {parts:,} files that were cut off stay in the store", err=True)
     if left or error is not None:
         click.echo(f"fsdriver: {store}: {_changes(left)} stay journaled, and can be sent later: {error}", err=True)
         return False
-    return True
+    return not parts
 
 
 def _of_the_living(recovery: Recovery) -> str:

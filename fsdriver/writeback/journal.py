@@ -136,8 +136,10 @@ class Journal(Catalog):
         return not self.owes_below(store, "") and not self.attributes.directories(store)
 
     def stores(self) -> set[str]:
-        """Stores to which anything is owed."""
-        found = self.rows("SELECT store FROM pending UNION SELECT store FROM attributes")
+        """Stores to which anything is owed, or has been sent in part."""
+        found = self.rows(
+            "SELECT store FROM pending UNION SELECT store FROM attributes UNION SELECT store FROM uploads"
+        )
         return {store for (store,) in found}
 
     def count(self, store: str, prefix: str = "") -> tuple[int, int]:

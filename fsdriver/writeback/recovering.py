@@ -9,6 +9,7 @@ from typing import Final
 
 from fsdriver.errors import ConfigError
 from fsdriver.writeback.journal import Journal
+from fsdriver.writeback.leftovers import UploadLog, abort_uploads, is_dead
 from fsdriver.writeback.uploader import Uploader
 
 _AMAZON: Final = "amazonaws.com"
@@ -58,6 +59,11 @@ class Recovery:
         rows, _ = journal.count(self._store)
         return rows + journal.attributes.count(self._store) - self.of_the_living()
 
+    def parts(self) -> int:
+        """Uploads in parts that dead processes began: what they sent takes room in the store."""
+        uploads = UploadLog(self._uploader.journal, self._store)
+        return sum(1 for _, _, whose in uploads.under_way() if is_dead(whose))
+
     def of_the_living(self) -> int:
         """Files that were synced and are still open in some process."""
         uploader = self._uploader
@@ -85,3 +91,4 @@ class Recovery:
             The first failure, when everything else is done or the store is out of reach; TimedOut after ``timeout``.
         """
         await self._uploader.wait(lambda: self.left() > 0, lambda _: True, timeout, drain=True)
+        await abort_uploads(self._uploader.backend, self._uploader.journal)
