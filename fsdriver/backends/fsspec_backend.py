@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PAGE_SIZE: Final = 1000
+THREADS: Final = 16
 BUCKETS: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "ocilake"})
 """Schemes whose first segment is a container, and whose directories are only implied by keys."""
 VERSION_FIELDS: Final = ("etag", "ETag", "md5Hash", "md5", "content_md5", "generation", "sha256", "blob_id", "checksum")
@@ -100,6 +104,8 @@ class FsspecBackend(Backend):
         self._fs = filesystem
         self._place = place
         self._told_metadata = False
+        self._threads: ThreadPoolExecutor | None = None
+        self._pid = os.getpid()
         is_bucket = scheme in BUCKETS
         self.capabilities = Capabilities(
             server_copy=True,
@@ -109,14 +115,26 @@ class FsspecBackend(Backend):
             read_only=scheme in {"http", "https"},
         )
 
+    async def close(self) -> None:
+        await super().close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
     # -- calling fsspec ------------------------------------------------------------------------------------------------
+
+    def _workers(self) -> ThreadPoolExecutor:
+        """Threads of this store alone: one that hangs takes none from others. Those of a parent do not survive a fork."""
+        if self._threads is None or self._pid != os.getpid():
+            self._threads, self._pid = ThreadPoolExecutor(THREADS, "fsdriver-fsspec"), os.getpid()
+        return self._threads
 
     async def _do(self, key: str, method: str, *arguments: Any, **options: Any) -> Any:
         """Call a method of the file system, as a coroutine if it has one, and translate its failure."""
         try:
             if self._fs.async_impl:
                 return await getattr(self._fs, f"_{method}")(*arguments, **options)
-            return await asyncio.to_thread(getattr(self._fs, method), *arguments, **options)
+            call = partial(getattr(self._fs, method), *arguments, **options)
+            return await asyncio.get_running_loop().run_in_executor(self._workers(), call)
         except (FsdriverError, asyncio.CancelledError):
             raise
         except Exception as error:
@@ -251,7 +269,7 @@ class FsspecBackend(Backend):
         return [found[key] for key in sorted(found)]
 
     async def sign(self, key: str, expires: int) -> str:
-        return str(await asyncio.to_thread(self._fs.sign, self._path(key), expiration=expires))
+        return str(await self._do(key, "sign", self._path(key), expiration=expires))
 
     # -- writing -----------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import os
 import ssl
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -132,7 +132,7 @@ class Sdk:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
             if see_through and not future.cancel():
-                await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, wait, [future]))
+                await asyncio.gather(asyncio.wrap_future(future), return_exceptions=True)
             raise
 
     def _translated(self, key: str, function: Callable[..., T], arguments: tuple[Any, ...]) -> T:

@@ -324,3 +324,14 @@ def kill_daemon(tree: MountedTree) -> None:
     (pid,) = tree.daemon_pids()
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not tree.daemon_pids())
+
+
+@contextlib.contextmanager
+def small_disk(place: Path, *options: str) -> Iterator[Path]:
+    """A file system of its own at ``place``."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(("mode=0700", *options)), "none", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)

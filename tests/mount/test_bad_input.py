@@ -7,13 +7,12 @@ import errno
 import os
 import shutil
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import MountedTree, TreeMaker, fails_with, make_tree
+from tests.mount.conftest import MountedTree, TreeMaker, fails_with, make_tree, small_disk
 
 MIB = 1 << 20
 
@@ -37,17 +36,6 @@ def silent_endpoint() -> Iterator[str]:
     """A server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
-
-
-@contextlib.contextmanager
-def small_disk(place: Path, *options: str) -> Iterator[Path]:
-    """A file system of its own at ``place``."""
-    place.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(("mode=0700", *options)), "none", place], check=True)
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", place], check=True)
 
 
 # -- stores that cannot be reached -----------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.conftest import MountedTree, fails_with, wait_for
+from tests.mount.conftest import MountedTree, fails_with, small_disk, wait_for
 from tests.mount.foreign import Foreign
 from tests.servers import FaultyProxy
 
 Proxied = tuple[MountedTree, FaultyProxy, Foreign]
+MIB = 1 << 20
 UNANSWERED = (errno.EIO, errno.ETIMEDOUT)
 
 
@@ -92,6 +93,47 @@ def test_names_are_made_where_one_was_made_before(proxied: Proxied) -> None:
     proxy.accept()
     wait_for(lambda: foreign.keys() == ["checkpoints/0", "checkpoints/1", "checkpoints/2"])
     tree.umount()
+
+
+def test_a_full_staging_disk(proxied: Proxied, root: None) -> None:
+    """write() says ENOSPC; what was closed before stays, and makes room when the store has taken it."""
+    tree, proxy, foreign = proxied
+    with small_disk(tree.places / "cache", "size=24m"):
+        tree.mount("ttl=0.1s", "negative_ttl=0s", "retries=0", "cache.min_free=4MiB", "cache.size=16MiB")
+        try:
+            (tree.root / "d").mkdir()
+            tree.command("sync", str(tree.root))
+            proxy.refuse()
+            closed = _fill(tree.root / "d")
+            assert 1 < len(closed) < 24
+            assert {name: (tree.root / "d" / name).read_bytes() for name in closed} == closed
+            proxy.accept()
+            wait_for(lambda: not tree.status()["pending"])
+            assert set(closed) <= {key.removeprefix("d/") for key in foreign.keys()}  # noqa: SIM118 - a method of its own
+            assert all(foreign.get(f"d/{name}") == data for name, data in closed.items())
+            (tree.root / "d" / "after").write_bytes(MIB * b"x")
+            tree.command("sync", str(tree.root))
+            assert foreign.get("d/after") == MIB * b"x"
+        finally:
+            tree.end()
+
+
+def _fill(directory: Path) -> dict[str, bytes]:
+    """Files of 1 MiB, one after the other until there is no room; those that were closed."""
+    closed: dict[str, bytes] = {}
+    for number in range(100):
+        data = os.urandom(MIB)
+        try:
+            with (directory / str(number)).open("wb", buffering=0) as file:
+                if file.write(data) < MIB:
+                    raise OSError(errno.ENOSPC, "written in part")
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            (directory / str(number)).unlink(missing_ok=True)
+            return closed
+        closed[str(number)] = data
+    raise AssertionError("more was written than the disk holds")
 
 
 def _writes(path: Path) -> bool:
