@@ -96,7 +96,7 @@ class NameChanges(Owing):
         """Journal the end of a directory: its marker and its attribute object."""
         row = self.journal.get(self.backend.identity, self.directory_key(path))
         if (
-            row is not None and row.action is Action.MARKER and row.base == ABSENT and not row.inflight
+            row is not None and row.action is Action.MARKER and row.never_stored
             and not self.backend.capabilities.directories
         ):  # fmt: skip
             # It never reached the store. Some stores would take a marker's end for that of a file which has the name now.
@@ -139,7 +139,7 @@ class NameChanges(Owing):
             if fresh is None or fresh.base != ABSENT:
                 self.owe(path, Action.DELETE, None, base=entry.version if fresh is None else fresh.base)
             return
-        if row.base == ABSENT and not row.inflight:
+        if row.never_stored:
             self.journal.forget(row.store, row.key)
             self.owe_no_attributes(path)
         else:

@@ -30,7 +30,8 @@ _COLUMNS: Final = (
 _WRITE: Final = (
     f"INSERT INTO pending ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,0,?,0,NULL) ON CONFLICT (store, key) DO UPDATE SET "
     "parent=excluded.parent, seq=excluded.seq, action=excluded.action, root=excluded.root, path=excluded.path, "
-    f"base=CASE WHEN inflight THEN '{UNKNOWN}' ELSE base END, staging=excluded.staging, source=excluded.source, "
+    f"base=CASE WHEN inflight THEN '{UNKNOWN}' WHEN error LIKE '{INTERRUPTED}%' THEN NULL ELSE base END, "
+    "staging=excluded.staging, source=excluded.source, "
     "source_version=excluded.source_version, size=excluded.size, record=excluded.record, held=excluded.held, attempts=0, "
     "not_before=0, error=NULL RETURNING base, inflight"
 )
@@ -316,6 +317,8 @@ class Journal(Catalog):
         with self.transaction():
             current = self.get(row.store, row.key)
             same = current is not None and current.seq == row.seq
+            if current is not None and current.interrupted:
+                error = f"{INTERRUPTED}; {error}"
             self.change(
                 "UPDATE pending SET inflight=0, attempts=attempts+?, not_before=?, error=?, "
                 "base=CASE WHEN base=? THEN NULL ELSE base END WHERE store=? AND key=?",
@@ -332,7 +335,8 @@ class Journal(Catalog):
         """A row that was claimed is not carried out before a time (seconds since the epoch); nothing was done for it."""
         with self.transaction():
             stands = self.change(
-                "UPDATE pending SET inflight=0, not_before=?, error=? WHERE store=? AND key=? AND seq=?",
+                f"UPDATE pending SET inflight=0, not_before=?, error=CASE WHEN action='put' AND error LIKE '{INTERRUPTED}%' "
+                "THEN error ELSE ? END WHERE store=? AND key=? AND seq=?",
                 (not_before, why, row.store, row.key, row.seq),
             )
             if not stands:

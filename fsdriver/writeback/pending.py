@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from fsdriver.attributes import Record
+from fsdriver.backends.model import ABSENT
 from fsdriver.errors import FsdriverError
 
 UNKNOWN: Final = "?"
@@ -107,6 +108,16 @@ class Pending:
     def doubtful(self) -> bool:
         """It was tried before, and may have been carried out."""
         return self.error is not None
+
+    @property
+    def interrupted(self) -> bool:
+        """A process that died was uploading it: the store may have it, and ``base`` may not be what is there."""
+        return self.error is not None and self.error.startswith(INTERRUPTED)
+
+    @property
+    def never_stored(self) -> bool:
+        """The store has nothing under the key, and nothing is on the way to it."""
+        return self.base == ABSENT and not self.inflight and not self.interrupted
 
     @property
     def kept(self) -> bool:

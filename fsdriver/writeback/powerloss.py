@@ -83,7 +83,7 @@ def _settle(journal: Journal, row: Pending, found: Doubtful) -> None:
         size = os.stat(row.staging or "").st_size
     except FileNotFoundError:
         size = None
-    if size == row.size and row.base == ABSENT and not row.inflight:
+    if size == row.size and row.never_stored:
         return
     journal.forget(row.store, row.key)
     _forget_record(journal, row)

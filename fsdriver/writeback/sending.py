@@ -13,7 +13,8 @@ from typing import Final
 
 from fsdriver.attributes import INODE
 from fsdriver.backends.base import ABSENT, ObjectInfo
-from fsdriver.backends.source import Watched, check_settled, md5_of
+from fsdriver.backends.multipart import Part, part_size_for, tag_of_parts
+from fsdriver.backends.source import Watched, check_settled, md5_of, piece
 from fsdriver.errors import FsdriverError, NotFound, Stale
 from fsdriver.writeback.outgoing import INLINE, MovedAway, Outgoing
 from fsdriver.writeback.pending import UNKNOWN, Action, Pending
@@ -239,7 +240,7 @@ class Sender:
         path, metadata = Path(row.staging), self.outgoing.metadata(row) or {}
         try:
             info = await self.backend.head(row.key)
-            ours = await asyncio.to_thread(md5_of, path) if info.size == os.stat(path).st_size else None
+            ours = await asyncio.to_thread(self._version_of, path, info.size)
         except (FsdriverError, OSError) as error:
             log.debug("%s: what the store holds is not known: %s", row.path, error)
             return False
@@ -247,6 +248,18 @@ class Sender:
             return False
         self.journal.rebase(row, info.version)
         return True
+
+    def _version_of(self, path: Path, size: int) -> str | None:
+        """The ETag that S3 gives to a file of this size, sent as `Backend.put` does; None if it has another."""
+        if os.stat(path).st_size != size:
+            return None
+        if size <= self.backend.put_limit or not self.backend.capabilities.multipart:
+            return md5_of(path)
+        step = part_size_for(size, self.backend.part_size)
+        starts = enumerate(range(0, size, step), 1)
+        return tag_of_parts(
+            [Part(at, md5_of(bytes(piece(path, start, min(step, size - start))))) for at, start in starts]
+        )
 
     async def source_stands(self, row: Pending) -> bool:
         """Whether the object a lost copy was to read is still the version that was renamed."""

@@ -1,0 +1,77 @@
+"""A daemon dies while it uploads, and its upload reaches the store all the same: nobody else has written there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.mount.conftest import MountedTree, kill_daemon, opened
+from tests.mount.foreign import Foreign
+from tests.servers import FaultyProxy
+from tests.waiting import wait_for
+
+Proxied = tuple[MountedTree, FaultyProxy, Foreign]
+
+
+def contents(foreign: Foreign) -> dict[str, bytes]:
+    return {key: foreign.get(key) for key in foreign.keys()}  # noqa: SIM118
+
+
+def killed_while_uploading(proxied: Proxied, *, before: bytes | None, synced: bytes = b"") -> None:
+    """The upload of ``f`` arrives, and the daemon that sent it is dead; what was synced of it later is in the journal."""
+    tree, proxy, foreign = proxied
+    tree.mount()
+    if before is not None:
+        (tree.root / "f").write_bytes(before)
+        tree.command("sync", str(tree.root))
+    proxy.fail(1, hold=True, method="PUT", match="/p/f")
+    (tree.root / "f").write_bytes(b"sent")
+    wait_for(lambda: proxy.held)
+    if synced:
+        with opened(tree.root / "f", os.O_WRONLY | os.O_APPEND) as file:
+            os.write(file, synced)
+            os.fsync(file)
+            kill_daemon(tree)
+    else:
+        kill_daemon(tree)
+    tree.end()
+    proxy.release()
+    wait_for(lambda: contents(foreign).get("f") == b"sent")
+
+
+@pytest.mark.parametrize("before", [None, b"stored before"])
+def test_what_was_synced_meanwhile_is_no_conflict(proxied: Proxied, before: bytes | None) -> None:
+    killed_while_uploading(proxied, before=before, synced=b" and more")
+    tree, _, foreign = proxied
+    tree.command("recover", tree.url)
+    assert contents(foreign) == {"f": b"sent and more"}
+
+
+@pytest.mark.parametrize("how", ["written", "removed", "renamed", "attributes"])
+@pytest.mark.parametrize("before", [None, b"stored before"])
+def test_what_the_next_daemon_is_told_is_no_conflict(proxied: Proxied, before: bytes | None, how: str) -> None:
+    """The name is changed before its upload is tried again."""
+    killed_while_uploading(proxied, before=before)
+    tree, proxy, foreign = proxied
+    for method in ("PUT", "DELETE"):
+        proxy.fail(1000, status=503, method=method, match="/p/f")
+    tree.mount()
+    f: Path = tree.root / "f"
+    if how == "written":
+        f.write_bytes(b"anew")
+    elif how == "removed":
+        f.unlink()
+    elif how == "renamed":
+        f.rename(tree.root / "g")
+    else:
+        f.chmod(0o600)
+    proxy.heal()
+    tree.umount()
+    expected = {"written": {"f": b"anew"}, "removed": {}, "renamed": {"g": b"sent"}, "attributes": {"f": b"sent"}}
+    assert contents(foreign) == expected[how]
+    tree.mount()
+    assert {path.name: path.read_bytes() for path in tree.root.iterdir()} == expected[how]
+    if how == "attributes":
+        assert f.stat().st_mode & 0o777 == 0o600
