@@ -166,8 +166,8 @@ class FileSystem:
         size, mtime, ctime = entry.size, entry.mtime_ns, entry.ctime_ns
         blocks = (size + 511) >> 9
         state = node.opened
-        if state is not None and state.staged is not None:
-            status = os.fstat(state.staged.fileno())
+        staged = state.staged if state is not None else None
+        if state is not None and staged is not None and (status := staged.status()) is not None:
             size, blocks = status.st_size, status.st_blocks
             if state.untouched != (size, status.st_mtime_ns):
                 mtime, ctime = status.st_mtime_ns, max(status.st_ctime_ns, ctime)

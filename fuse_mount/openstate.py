@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 from fsdriver.cache import Reader
@@ -48,9 +47,9 @@ class OpenState:
 
     def touched(self) -> bool:
         """The staging file no longer has the bytes and the time it began with."""
-        if self.staged is None:
+        staged = self.staged
+        if staged is None or (status := staged.status()) is None:
             return False
-        status = os.fstat(self.staged.fileno())
         return self.untouched != (status.st_size, status.st_mtime_ns)
 
     def descriptor(self) -> int | None:

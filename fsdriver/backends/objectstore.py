@@ -20,7 +20,7 @@ from fsdriver.backends.base import ABSENT, Backend, Capabilities, ObjectInfo, Pa
 from fsdriver.backends.forks import starts_threads, threads_lost
 from fsdriver.backends.model import check_size
 from fsdriver.backends.s3_errors import failure_of, is_panic, to_error
-from fsdriver.backends.s3_integrity import MOST, MOST_OF_ATTRIBUTES, Integrity, is_md5
+from fsdriver.backends.s3_integrity import MOST, MOST_OF_ATTRIBUTES, Integrity, is_encrypted, is_md5
 from fsdriver.backends.s3_now import PATIENCE, Immediate
 from fsdriver.backends.s3_page import nanoseconds
 from fsdriver.backends.s3_sdk import Sdk, is_plain
@@ -156,9 +156,7 @@ class ObjectStoreBackend(Backend):
         return memoryview(await self._send(key, result.bytes_async))
 
     async def _is_encrypted(self, key: str) -> bool:
-        """Whether the ETag is no MD5 because of a key of KMS or of the customer."""
-        told = await self.sdk.call(key, self.sdk.describe, key)
-        return "SSECustomerAlgorithm" in told or told.get("ServerSideEncryption", "AES256") != "AES256"
+        return is_encrypted(await self.sdk.call(key, self.sdk.describe, key))
 
     async def has_digest(self, key: str, version: str, md5: str) -> bool | None:
         if self._integrity.useless or not is_md5(version) or version == md5:

@@ -11,8 +11,8 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.errors import Corrupt
 
@@ -33,6 +33,11 @@ _log = logging.getLogger("fsdriver.backends")
 def is_md5(etag: str) -> bool:
     """Whether an ETag looks like an MD5: that of an upload in parts ends in their number."""
     return _MD5.fullmatch(etag) is not None
+
+
+def is_encrypted(told: Mapping[str, Any]) -> bool:
+    """Whether the ETag is no MD5 because of a key of KMS or of the customer, by the SDK's answer to a HEAD."""
+    return "SSECustomerAlgorithm" in told or told.get("ServerSideEncryption", "AES256") != "AES256"
 
 
 class Integrity:

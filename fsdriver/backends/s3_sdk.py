@@ -55,6 +55,22 @@ def conditions(if_version: str | None) -> dict[str, str]:
     return {"IfNoneMatch": "*"} if if_version == ABSENT else {"IfMatch": f'"{if_version}"'}
 
 
+def algorithm(settings: S3Settings) -> dict[str, str]:
+    """The SDK's argument for an upload whose parts have checksums."""
+    return {"ChecksumAlgorithm": "SHA256"} if settings.checksums else {}
+
+
+def checksum(settings: S3Settings, data: bytes | memoryview) -> dict[str, str]:
+    """The SDK's argument for the sum of a body that the service is to check."""
+    return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()} if settings.checksums else {}
+
+
+def described(part: Part) -> dict[str, Any]:
+    """One part of an upload that is to be completed."""
+    summed = {"ChecksumSHA256": part.checksum} if part.checksum else {}
+    return {"PartNumber": part.number, "ETag": f'"{part.tag}"'} | summed
+
+
 class Sdk:
     """boto3 on one bucket, imported at first use; not usable after a fork.
 
@@ -174,17 +190,11 @@ class Sdk:
             Key=key,
             Body=body(piece(source, 0, size)),
             Metadata=dict(metadata),
-            **self._checksum(piece(source, 0, size)),
+            **checksum(self._settings, piece(source, 0, size)),
             **headers,
             **conditions(if_version),
         )
         return ObjectInfo(key, size, time.time_ns(), answer["ETag"].strip('"'), dict(metadata))
-
-    def _checksum(self, data: bytes | memoryview) -> dict[str, str]:
-        """The SDK's argument for the sum of a body that the service is to check."""
-        if not self._settings.checksums:
-            return {}
-        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
 
     def delete(self, key: str, if_version: str | None) -> None:
         try:
@@ -214,26 +224,21 @@ class Sdk:
     # -- multipart -----------------------------------------------------------------------------------------------------
 
     def begin(self, key: str, metadata: Mapping[str, str], headers: Mapping[str, str]) -> str:
-        algorithm = {"ChecksumAlgorithm": "SHA256"} if self._settings.checksums else {}
         answer = self.client().create_multipart_upload(
-            Bucket=self._bucket, Key=key, Metadata=dict(metadata), **algorithm, **headers
+            Bucket=self._bucket, Key=key, Metadata=dict(metadata), **algorithm(self._settings), **headers
         )
         return str(answer["UploadId"])
 
     def upload_part(self, key: str, upload: str, number: int, data: bytes | memoryview) -> Part:
-        checksum = self._checksum(data)
+        summed = checksum(self._settings, data)
         answer = self.client().upload_part(
-            Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=body(data), **checksum
+            Bucket=self._bucket, Key=key, UploadId=upload, PartNumber=number, Body=body(data), **summed
         )
-        return Part(number, answer["ETag"].strip('"'), checksum.get("ChecksumSHA256", ""))
+        return Part(number, answer["ETag"].strip('"'), summed.get("ChecksumSHA256", ""))
 
     def complete(self, key: str, upload: str, parts: Sequence[Part], if_version: str | None) -> str:
         """The version of the finished object."""
-        listed = [
-            {"PartNumber": part.number, "ETag": f'"{part.tag}"'}
-            | ({"ChecksumSHA256": part.checksum} if part.checksum else {})
-            for part in parts
-        ]
+        listed = [described(part) for part in parts]
         answer = self.client().complete_multipart_upload(
             Bucket=self._bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": listed}, **conditions(if_version)
         )

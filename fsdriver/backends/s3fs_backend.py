@@ -18,10 +18,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fsdriver.backends.base import Backend, Capabilities, ObjectInfo, Page, Part, Source
 from fsdriver.backends.s3_errors import failure_of, to_error
+from fsdriver.backends.s3_integrity import Integrity, is_encrypted
 from fsdriver.backends.s3_list import PAGE_SIZE
 from fsdriver.backends.s3_now import Immediate
 from fsdriver.backends.s3_page import nanoseconds
-from fsdriver.backends.s3_sdk import KEPT_HEADERS, Sdk, conditions, is_plain
+from fsdriver.backends.s3_sdk import KEPT_HEADERS, Sdk, algorithm, checksum, conditions, described, is_plain
 from fsdriver.backends.source import load, size_of
 from fsdriver.errors import BackendError, ContainerMissing, Corrupt, FsdriverError, NotFound, Stale, Unsupported
 
@@ -59,12 +60,14 @@ class S3fsBackend(Backend):
     def __init__(self, settings: S3Settings, retry: RetryPolicy, options: Mapping[str, Any]) -> None:
         super().__init__("s3", settings.location, settings.bucket, retry, slots=settings.pool_size)
         self._settings = settings
+        self._settings = settings
         self._bucket = settings.bucket
         self._client: Any = None
         self._fs = _make_filesystem(settings, options)
         self._bucket_seen = -BUCKET_TRUST
         self._sdk = Sdk(settings)
-        self._now = Immediate(settings, None, self._sdk, self.counters, self._saw_bucket)
+        self._integrity = Integrity(self.counters, self.location)
+        self._now = Immediate(settings, None, self._sdk, self.counters, self._saw_bucket, self._integrity)
         # What s3fs was told beside, requests without it do not know.
         self.reads_now = not options
 
@@ -165,6 +168,18 @@ class S3fsBackend(Backend):
             short = Corrupt(f"{self.location} sent {len(data)} of {answer['ContentLength']} bytes", key)
             short.temporary = True
             raise short
+        whole = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else len(data)
+        if version is not None and len(data) == whole:
+
+            async def again() -> memoryview:
+                other = await self._send(key, "get_object", Key=key, **arguments)
+                async with other["Body"] as stream:
+                    return memoryview(await stream.read())
+
+            async def encrypted() -> bool:
+                return is_encrypted(await self._send(key, "head_object", Key=key))
+
+            await self._integrity.check(key, version, memoryview(data), again=again, encrypted=encrypted)
         return memoryview(data)
 
     async def _list_page(self, prefix: str, delimiter: bool, start_after: str, token: Any) -> tuple[Page, Any]:
@@ -206,7 +221,13 @@ class S3fsBackend(Backend):
         size = size_of(source)
         data = bytes(await load(source, 0, size))
         answer = await self._write(
-            key, "put_object", if_version, Body=data, Metadata=dict(metadata or {}), **_headers(content_type)
+            key,
+            "put_object",
+            if_version,
+            Body=data,
+            Metadata=dict(metadata or {}),
+            **checksum(self._settings, data),
+            **_headers(content_type),
         )
         return ObjectInfo(key, size, time.time_ns(), answer["ETag"].strip('"'), dict(metadata or {}))
 
@@ -268,7 +289,12 @@ class S3fsBackend(Backend):
 
     async def _begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
         answer = await self._send(
-            key, "create_multipart_upload", Key=key, Metadata=dict(metadata or {}), **_headers(content_type)
+            key,
+            "create_multipart_upload",
+            Key=key,
+            Metadata=dict(metadata or {}),
+            **algorithm(self._settings),
+            **_headers(content_type),
         )
         return str(answer["UploadId"])
 
@@ -276,13 +302,16 @@ class S3fsBackend(Backend):
         return await self._sdk.call(key, self._sdk.uploads, key)
 
     async def _upload_part(self, key: str, handle: str, number: int, data: bytes | memoryview) -> Part:
-        answer = await self._send(key, "upload_part", Key=key, UploadId=handle, PartNumber=number, Body=bytes(data))
-        return Part(number, answer["ETag"].strip('"'))
+        summed = checksum(self._settings, data)
+        answer = await self._send(
+            key, "upload_part", Key=key, UploadId=handle, PartNumber=number, Body=bytes(data), **summed
+        )
+        return Part(number, answer["ETag"].strip('"'), summed.get("ChecksumSHA256", ""))
 
     async def _complete_multipart(
         self, key: str, handle: str, parts: Sequence[Part], size: int, if_version: str | None
     ) -> ObjectInfo:
-        listed = [{"PartNumber": part.number, "ETag": f'"{part.tag}"'} for part in parts]
+        listed = [described(part) for part in parts]
         answer = await self._write(
             key, "complete_multipart_upload", if_version, UploadId=handle, MultipartUpload={"Parts": listed}
         )

@@ -145,6 +145,10 @@ def _show(answers: list[dict[str, Any]]) -> None:
     for answer in answers:
         if "error" in answer:
             click.echo(f"fsdriver: {answer['error']}", err=True)
+        if corrupt := sum(route.get("corrupt_answers", 0) for route in answer.get("routes", ())):
+            click.echo(
+                f"{answer['mountpoint']}: {corrupt:,} answers of the stores had damaged bytes, and were asked for again"
+            )
         if disowned := answer.get("disowned", 0):
             click.echo(
                 f"{answer['mountpoint']}: {disowned:,} files in staging were acknowledged, and the catalog that knew of them is"

@@ -126,6 +126,15 @@ class StagedFile:
         """Bytes now."""
         return os.fstat(self.descriptor).st_size
 
+    def status(self) -> os.stat_result | None:
+        """As fstat(2); None once it is closed, which another thread may just be doing."""
+        try:
+            return os.fstat(self.descriptor)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            return None
+
     def changed(self) -> bool:
         """Bytes were written since the last commit (stores through a mapping show once the pages were flushed)."""
         if self.committed is None or signature(self.descriptor) != self.committed:

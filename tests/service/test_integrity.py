@@ -167,3 +167,21 @@ def test_a_damaged_answer_is_neither_read_nor_cached(s3_config, proxy, s3_server
     proxy.heal()
     assert not engine.cache.contains(route.content_key("f", entry))
     assert read(route, "f") == BODY
+
+
+def test_through_s3fs(make, proxy, s3_server, s3_bucket) -> None:
+    """The engine of forked children does the same."""
+    backend, _ = open_backend("test", backend_config(s3_server, s3_bucket, endpoint=proxy.endpoint, engine="fsspec"))
+    backend.put_limit = backend.part_size = PART
+    proxy.fail(1, method="PUT", spoil=True)
+    version = run(backend.put("key", BODY)).version
+    data = bytes(PART + 1000)
+    run(backend.put("large", data))
+    sent = {checksum for _, checksum in sums(proxy)}
+    assert sent == {base64.b64encode(hashlib.sha256(one).digest()).decode() for one in (BODY, data[:PART], data[PART:])}
+    assert bytes(run(backend.get("large"))) == data
+    assert bytes(run(backend.get("key", 0, len(BODY), version))) == BODY
+    proxy.fail(1, method="GET", answer="corrupt")
+    assert bytes(run(backend.get("key", 0, len(BODY), version))) == BODY
+    assert backend.counters.corrupt_answers == 1
+    run(backend.close())

@@ -53,3 +53,14 @@ def test_no_room_for_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     with pytest.raises(NoSpace, match="free space") as raised:
         staging.new(None)
     assert raised.value.errno == errno.ENOSPC
+
+
+def test_the_status_of_a_file_that_another_thread_has_just_closed(tmp_path: Path) -> None:
+    staging = Staging(tmp_path / "cache" / ".staging")
+    staged = staging.new("")
+    staged.fill(b"12345")
+    status = staged.status()
+    assert status is not None
+    assert status.st_size == 5
+    staging.release(staged)
+    assert staged.status() is None
