@@ -14,6 +14,8 @@ from fsdriver.attributes import CARRIED, to_record
 from fsdriver.entry import Changes, Entry, Kind, altered
 from fsdriver.errors import (
     AccessDenied,
+    BackendError,
+    ContainerMissing,
     FsdriverError,
     InvalidName,
     NotDirectory,
@@ -268,6 +270,21 @@ class Owing(Records):
         except NotFound:
             return None
 
+    async def find_if_told(self, path: str) -> tuple[Entry | None, bool]:
+        """`find_entry`, and whether anybody could tell: a store that is out of reach may hold what was never looked at.
+
+        In "through" mode who writes waits for the store in any case.
+        """
+        out_of_reach = self.policy.write == "back" and self.backend.outage.active
+        if out_of_reach and self.memory.last(path) is None and path not in self.uncommitted:
+            return None, False
+        try:
+            return await self.find_entry(path), True
+        except BackendError as error:
+            if self.policy.write != "back" or not (error.temporary or isinstance(error, ContainerMissing)):
+                raise
+            return None, False
+
     def _with_changes(self, entry: Entry, changes: Changes, **others: Any) -> Entry:
         fields = {name: value for name in Changes.__slots__ if (value := getattr(changes, name)) is not None}
         return altered(entry, **fields, **others)
@@ -300,7 +317,9 @@ class Owing(Records):
                     self.owe(directory, Action.MARKER, self.new_directory(directory))
         parent = split(path)[0]
         while parent:
-            known = await self.find_entry(parent)
+            known, told = await self.find_if_told(parent)
+            if known is None and not told:
+                return
             if known is not None:
                 if known.kind is not Kind.DIRECTORY:
                     raise NotDirectory("not a directory", parent)

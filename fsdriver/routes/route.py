@@ -55,7 +55,8 @@ class Route(InPlace):
         Parameters
         ----------
         base : str or None
-            None replaces whatever is there; ABSENT ("") demands a new name; else the version expected there.
+            None replaces whatever is there (in "back" mode, not what nobody could see while the store was out of reach: that
+            is a conflict); ABSENT ("") demands a new name; else the version expected there.
         entry : Entry, optional
             Supplies mode, owner and xattrs; by default those of the existing file, or the route's.
 
@@ -72,7 +73,10 @@ class Route(InPlace):
             raise IsDirectory("is a directory", path)
         await self.ensure_parents(path)
         if self.policy.write == "back" and base is None:
-            return await self._publish_back(path, source, before or await self.find_entry(path), entry)
+            told = True
+            if before is None:
+                before, told = await self.find_if_told(path)
+            return await self._publish_back(path, source, before, entry, base=None if told else ABSENT)
         await on_loop()
         await self._settle_key(path)
         record, before = await self.record(path), self.cached(path)
@@ -122,7 +126,10 @@ class Route(InPlace):
         ino = self.inode(f"{self.key(path)}|{time.time_ns()}") if made.links else made.ino
         return altered(made, kind=Kind.FILE, links=(), ino=ino)
 
-    async def _publish_back(self, path: str, source: Path | bytes, before: Entry | None, entry: Entry | None) -> Entry:
+    async def _publish_back(
+        self, path: str, source: Path | bytes, before: Entry | None, entry: Entry | None, *, base: str | None
+    ) -> Entry:
+        """`publish` into the journal; ``base`` ABSENT: what the store has of that name is not known, and must not go unseen."""
         staged = self.services.staging.new(None)
         try:
             if isinstance(source, Path):
@@ -133,7 +140,7 @@ class Route(InPlace):
                 staged.fill(source)
             staged.replaces = before.staging if before is not None else None
             made = altered(self._replacing(path, before, entry), version=None, staging=str(staged.path))
-            self.uncommitted[path] = Uncommitted(made, None)
+            self.uncommitted[path] = Uncommitted(made, base)
             if before is not None:
                 await self.know_links(before)
                 with self.changing():

@@ -34,7 +34,7 @@ def is_out_of_reach(tree: MountedTree) -> bool:
     return bool(tree.status()["out_of_reach"])
 
 
-@pytest.mark.parametrize("how", ["refused", "stopped", "unavailable"])
+@pytest.mark.parametrize("how", ["refused", "stopped", pytest.param("unavailable", marks=pytest.mark.nightly)])
 def test_work_goes_on_and_is_sent_when_the_store_is_back(proxied: Proxied, how: str) -> None:
     tree, proxy, foreign = proxied
     for name in ("known", "changed", "removed", "moved"):

@@ -63,4 +63,4 @@ def test_programs_notice_nothing(
     injected = sum(proxy.injected.values())
     assert injected
     for fault, count in proxy.injected.items():
-        record_property(f"reliability:faults under load:{fault}", count)
+        record_property(f"reliability:faults:one request in ten, {fault}", count)

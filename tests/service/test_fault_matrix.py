@@ -13,7 +13,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,11 @@ LASTING: dict[str, tuple[dict[str, Any], set[int]]] = {
     "invalid token": ({"status": 403, "body": error_body("InvalidToken")}, {errno.EACCES}),
     "clock skew": ({"status": 403, "body": error_body("RequestTimeTooSkewed")}, {errno.EACCES}),
 }
+
+
+def each(faults: Iterable[str], *always: str) -> list[Any]:
+    """Parameters: the faults, of which all but some wait for the night."""
+    return [name if name in always else pytest.param(name, marks=pytest.mark.nightly) for name in faults]
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ async def _in_time(call: Coroutine[Any, Any, Any], limit: float) -> Any:
     return await asyncio.wait_for(call, limit)
 
 
-@pytest.mark.parametrize("fault", TRANSIENT)
+@pytest.mark.parametrize("fault", each(TRANSIENT, "503 with Retry-After", "carried out, then reset", "cut"))
 def test_a_transient_fault_is_survived(
     scene: Scene, fault: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -178,7 +183,7 @@ def test_a_transient_fault_is_survived(
     record_property(f"reliability:faults:{fault}", sum(scene.proxy.injected.values()))
 
 
-@pytest.mark.parametrize("fault", ONLY_READS)
+@pytest.mark.parametrize("fault", each(ONLY_READS, "hang"))
 def test_a_read_that_gets_no_answer_is_asked_again(
     scene: Scene, fault: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -198,7 +203,7 @@ def test_a_read_that_gets_no_answer_is_asked_again(
     record_property(f"reliability:faults:{fault}", len(kinds))
 
 
-@pytest.mark.parametrize("fault", LASTING)
+@pytest.mark.parametrize("fault", each(LASTING, "503", "hang", "expired token"))
 def test_a_lasting_fault_is_told_in_time(
     scene: Scene, fault: str, record_property: Callable[[str, object], None]
 ) -> None:
@@ -234,6 +239,7 @@ def test_how_long_the_store_asks_to_wait_is_honoured(scene: Scene) -> None:
         assert 7.0 in waits, name
 
 
+@pytest.mark.nightly
 def test_many_faults_leave_nothing_behind(scene: Scene, record_property: Callable[[str, object], None]) -> None:
     """Descriptors, threads and connections after hundreds of faults are no more than after some."""
     backend = scene.backend(timeout=TIMEOUT)
