@@ -40,9 +40,15 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
 
 
 @pytest.fixture
-def powered(make_disk, trees: TreeMaker, s3_server) -> Iterator[tuple[MountedTree, Disk, FaultyProxy, Foreign]]:  # noqa: F811
+def powered(
+    make_disk,
+    trees: TreeMaker,
+    s3_server,
+    record_property,  # noqa: F811
+) -> Iterator[tuple[MountedTree, Disk, FaultyProxy, Foreign]]:
     """A tree over S3, with cache and state on such a disk, behind a proxy that can keep uploads waiting; not yet mounted."""
     disk = make_disk()
+    record_property("reliability:power:power cut at a chosen moment", 1)
     with FaultyProxy(s3_server.endpoint) as proxy:
         environment = {**s3_server.environment(), **disk.environment, "AWS_ENDPOINT_URL": proxy.endpoint}
         tree = trees(f"s3://{s3_server.create_bucket()}/p", environment)
