@@ -52,7 +52,16 @@ def recover(places: tuple[str, ...], options: tuple[str, ...], timeout: float | 
                 failed |= not _recover(engine, store, timeout)
         finally:
             engine.close()
+    _sweep()
     return 1 if failed else 0
+
+
+def _sweep() -> None:
+    from fsdriver.config import cache_dir, load, state_dir
+    from fsdriver.writeback.recovering import sweep
+
+    if removed := sweep(state_dir(), cache_dir(load()) / ".staging"):
+        click.echo(f"{removed:,} files were removed that had not been closed when their process died")
 
 
 def _configs(places: Sequence[str], options: dict[str, str]) -> Iterator[tuple[Config, set[str] | None]]:

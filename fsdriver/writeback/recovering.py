@@ -9,7 +9,8 @@ from typing import Final
 
 from fsdriver.errors import ConfigError
 from fsdriver.writeback.journal import Journal
-from fsdriver.writeback.leftovers import UploadLog, abort_uploads, is_dead
+from fsdriver.writeback.leftovers import UploadLog, abort_uploads, is_dead, sweep_staging
+from fsdriver.writeback.staging import Staging
 from fsdriver.writeback.uploader import Uploader
 
 _AMAZON: Final = "amazonaws.com"
@@ -22,6 +23,15 @@ def owing_stores(state: Path) -> set[str]:
         return set()
     with closing(Journal(path)) as journal:
         return journal.stores()
+
+
+def sweep(state: Path, staging: Path) -> int:
+    """Remove what dead processes were writing and had not closed; returns how many files."""
+    path = state / "catalog.db"
+    if not path.exists() or not staging.is_dir():
+        return 0
+    with closing(Journal(path)) as journal:
+        return sweep_staging(Staging(staging), journal)
 
 
 def url_of(store: str) -> tuple[str, str]:

@@ -42,9 +42,9 @@ def make_disk(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
 @pytest.fixture
 def powered(
     make_disk,
-    trees: TreeMaker,
+    trees: TreeMaker,  # noqa: F811
     s3_server,
-    record_property,  # noqa: F811
+    record_property,
 ) -> Iterator[tuple[MountedTree, Disk, FaultyProxy, Foreign]]:
     """A tree over S3, with cache and state on such a disk, behind a proxy that can keep uploads waiting; not yet mounted."""
     disk = make_disk()

@@ -99,6 +99,22 @@ def test_what_a_living_process_uploads_is_left_to_it(proxied: Proxied) -> None:
     assert contents(foreign) == {"f": b"of the living"}
 
 
+def test_what_was_not_closed_is_swept(proxied: Proxied) -> None:
+    """Nothing is owed, and still a file lies in staging."""
+    tree, _, foreign = proxied
+    program = (
+        "import fsspec, os, sys; fs, root = fsspec.url_to_fs(sys.argv[1]); file = fs.open(root + '/f', 'wb'); "
+        "file.write(b'x' * 3_000_000); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", program, f"tier::{tree.url}"], env=tree.env, check=False)
+    staging = tree.places / "cache" / ".staging"
+    assert len(list(staging.iterdir())) == 1
+    done = tree.command("recover")
+    assert "1 files were removed that had not been closed" in done.stdout
+    assert list(staging.iterdir()) == []
+    assert contents(foreign) == {}
+
+
 WRITER = """
 import asyncio, os, sys, time
 from fsdriver.config import from_url
