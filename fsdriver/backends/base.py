@@ -345,9 +345,8 @@ class Backend(Calls, ABC):
 
             return await self._find_own(target, original.size, tag, carried)
 
-        return await self._call_write(
-            "copy", target, attempt, own, unanswered=doubtful or self.repeats_requests, transfer=True
-        )
+        doubt = doubtful or self.repeats_requests
+        return await self._call_write("copy", target, attempt, own, unanswered=doubt, transfer=True)
 
     async def sign(self, key: str, expires: int) -> str:
         """A URL that reads ``key`` without credentials for ``expires`` seconds; `Unsupported` where there is none."""
