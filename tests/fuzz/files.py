@@ -32,24 +32,13 @@ def spoil(data: bytes, spots: list[tuple[float, bytes]], cut: float | None) -> b
 
 
 def _fill(journal: Journal) -> None:
-    for number in range(40):
-        record = {"mode": 0o644, "ino": number + 1, "links": ["a", "b"]}
-        journal.write(
-            Pending(
-                "s",
-                f"d/{number}",
-                "d/",
-                0,
-                Action.PUT,
-                "",
-                f"d/{number}",
-                "",
-                f"/x/{number}",
-                size=number,
-                record=record,
+    with journal.transaction():  # one: each would wait for a busy disk
+        for number in range(40):
+            name, record = f"d/{number}", {"mode": 0o644, "ino": number + 1, "links": ["a", "b"]}
+            journal.write(
+                Pending("s", name, "d/", 0, Action.PUT, "", name, "", f"/x/{number}", size=number, record=record)
             )
-        )
-    journal.attributes.write([AttributeChange("s", "", "d", f"n{n}", {"mode": 1}) for n in range(20)])
+        journal.attributes.write([AttributeChange("s", "", "d", f"n{n}", {"mode": 1}) for n in range(20)])
 
 
 def _use(journal: Journal) -> None:
