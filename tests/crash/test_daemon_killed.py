@@ -24,7 +24,7 @@ from tests.mount.conftest import MountedTree, TreeMaker, kill_daemon
 from tests.waiting import wait_for
 
 WRITER = Path(__file__).parent / "programs" / "writer.py"
-ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "8"))
 NIGHTLY_ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "100"))
 SEED = os.environ.get("FSDRIVER_CRASH_SEED") or secrets.token_hex(4)
 CACHE = "6MiB"

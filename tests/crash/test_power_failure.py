@@ -73,8 +73,7 @@ def test_what_was_synced_is_there(powered: Powered) -> None:
     }
 
 
-@pytest.mark.parametrize("flag", [os.O_SYNC, os.O_DSYNC])
-@pytest.mark.parametrize("opened_before", [False, True])
+@pytest.mark.parametrize(("flag", "opened_before"), [(os.O_SYNC, True), (os.O_DSYNC, False)])
 def test_synchronous_writes_are_there(powered: Powered, flag: int, opened_before: bool) -> None:
     tree, _, proxy, _ = powered
     tree.mount()

@@ -16,7 +16,7 @@ from tests.mount.programs.scripts import soak
 from tests.waiting import wait_for
 
 SAVER = Path(__file__).parent / "programs" / "saver.py"
-ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "1"))
 NIGHTLY_ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "60"))
 SEED = os.environ.get("FSDRIVER_CRASH_SEED") or secrets.token_hex(4)
 

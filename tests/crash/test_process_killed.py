@@ -18,7 +18,7 @@ from tests.mount.users import REPOSITORY
 from tests.waiting import wait_for
 
 WORKERS = ("one", "two")
-ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "2"))
 NIGHTLY_ROUNDS = int(os.environ.get("FSDRIVER_CRASH_ROUNDS", "100"))
 SEED = os.environ.get("FSDRIVER_CRASH_SEED") or secrets.token_hex(4)
 
