@@ -93,11 +93,12 @@ def _end_now(status: int) -> int:
 
 
 def _in_background(config: Config, directory: str, options: MountOptions) -> int:
+    name = socket_path(directory).stem
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        os._exit(_background(config, directory, options, writing))
+        os._exit(_background(name, config, directory, options, writing))
     os.close(writing)
     with open(reading, "rb") as pipe:
         try:
@@ -119,8 +120,8 @@ def _in_background(config: Config, directory: str, options: MountOptions) -> int
     raise kind(failure["message"], failure["path"])
 
 
-def _background(config: Config, directory: str, options: MountOptions, ready: int) -> int:
-    """The daemon's side of the fork; the caller learns through the pipe that it is usable, or why not."""
+def _background(name: str, config: Config, directory: str, options: MountOptions, ready: int) -> int:
+    """The daemon's side of the fork; the caller learns through the pipe that it is usable, or why not. It logs as ``name``."""
     with open(ready, "wb", buffering=0) as pipe:
 
         def tell() -> None:
@@ -131,11 +132,12 @@ def _background(config: Config, directory: str, options: MountOptions, ready: in
             os.setsid()
             os.chdir("/")
             os.umask(0o077)
-            log_in_background(socket_path(directory).stem)
+            log_in_background(name)
             detach_streams()
             return _run(config, directory, options, tell)
         except Exception as error:
-            log.exception("%s: the mount failed", directory)
+            # What is ours says all; the traceback of what is not may show what a service sent.
+            log.error("%s: the mount failed: %s", directory, error, exc_info=not isinstance(error, FsdriverError))  # noqa: TRY400
             if not pipe.closed:
                 pipe.write(json.dumps(_described(error, directory)).encode() + b"\n")
             return 1

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +24,7 @@ _MOST_STEPS: Final = 400
 """Folders and links on the way to a place."""
 SEARCH: Final = 0o011
 """Others may reach what they know the name of, and see no names."""
+_log = logging.getLogger(__name__)
 
 
 def cache_dir(config: Config | CacheConfig | None = None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -185,7 +188,8 @@ def _make(path: Path) -> None:
 def _refuse_foreign_way(path: Path, what: str, setting: str) -> None:
     """Refuse a place that anybody could exchange for one of his: through a link, or in a folder where he may rename.
 
-    What lies on the way in a folder open to all belongs to this user or to root; for root, everything on the way does.
+    What lies on the way in a folder open to all belongs to this user or to root. A folder of another user elsewhere on the way
+    of root is told: containers and shared disks are set up so.
     """
     trusted = {0, os.geteuid(), *_unmapped_owner()}
     way, rest = os.path.sep, list(path.parts[1:])
@@ -204,7 +208,9 @@ def _refuse_foreign_way(path: Path, what: str, setting: str) -> None:
             status = os.lstat(step)
         except (FileNotFoundError, NotADirectoryError):
             return
-        if status.st_uid not in trusted and (os.geteuid() == 0 or mode & stat.S_IWOTH):
+        if status.st_uid not in trusted and os.geteuid() == 0 and not mode & stat.S_IWOTH:
+            _tell_of_foreign_way(step, status.st_uid, what, setting)
+        elif status.st_uid not in trusted and mode & stat.S_IWOTH:
             raise ConfigError(
                 f"{step}, on the way to the {what} directory, belongs to uid {status.st_uid}; set {setting} to a place "
                 "below folders of your own",
@@ -218,6 +224,16 @@ def _refuse_foreign_way(path: Path, what: str, setting: str) -> None:
         else:
             way = step
     raise ConfigError(f"the {what} directory lies behind too many symbolic links", str(path))
+
+
+@cache
+def _tell_of_foreign_way(step: str, owner: int, what: str, setting: str) -> None:
+    """Once in a process."""
+    _log.warning(
+        "%s, on the way to the %s directory of root, belongs to uid %d, who could put something else in its place; "
+        "set %s to a place below folders of root unless you trust that user",
+        step, what, owner, setting,
+    )  # fmt: skip
 
 
 def _unmapped_owner() -> Collection[int]:

@@ -78,12 +78,18 @@ def test_a_folder_that_another_user_made_on_the_way_is_refused(shared: Path, vic
         state_dir({"FSDRIVER_STATE_DIR": str(shared / "fsdriver" / "state")})
 
 
-def test_root_uses_nothing_that_a_user_could_exchange(shared: Path, tmp_path: Path) -> None:
+def test_root_is_told_of_a_folder_that_a_user_could_exchange(
+    shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     home = tmp_path / "home"
     home.mkdir()
     os.chown(home, STRANGER, STRANGER)
-    with pytest.raises(ConfigError, match=f"belongs to uid {STRANGER}"):
-        runtime_dir({"FSDRIVER_RUNTIME_DIR": str(home / "run")})
+    place = home / "run"
+    assert runtime_dir({"FSDRIVER_RUNTIME_DIR": str(place)}) == place
+    assert f"{home}, on the way to the runtime directory of root, belongs to uid {STRANGER}" in caplog.text
+    caplog.clear()
+    runtime_dir({"FSDRIVER_RUNTIME_DIR": str(place)})
+    assert not caplog.text
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o2777])
