@@ -76,7 +76,9 @@ class Adopter:
             file = present
         elif self._make_room(key.size - counted, 0 if counted else 1):
             self._index.add([one], self._clock())
-            move_in(one.path, target)
+            if not move_in(one.path, target):
+                self._index.remove(key.place)
+                return unkept(file, key)
         else:
             self._counts.refused += 1
             Path(one.path).unlink(missing_ok=True)
@@ -131,8 +133,10 @@ class Adopter:
                 return True
         except (FileNotFoundError, NotADirectoryError):
             pass  # the usual case
-        move_in(one.path, target)
-        return True
+        if move_in(one.path, target):
+            return True
+        self._index.remove(one.key.place)
+        return False
 
     def _make_room(self, size: int, files: int) -> bool:
         if self._evictor.within(size, files):

@@ -9,18 +9,18 @@ from . import locks
 from .files import LocalFile, same_file
 
 
-def move_in(path: str, target: str) -> None:
-    """Give a finished file its place."""
+def move_in(path: str, target: str) -> bool:
+    """Give a finished file its place; False if it has gone: who wrote it has removed or replaced it meanwhile."""
     try:
         os.rename(path, target)
     except FileNotFoundError:
-        parent = os.path.dirname(target)
-        try:
-            os.mkdir(parent, 0o700)
-        except FileNotFoundError:
-            for above in (Path(parent).parent, Path(parent)):  # `parents=True` would not give the mode to both
-                above.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.path.lexists(path):
+            return False
+        folder = Path(target).parent
+        for above in (folder.parent, folder):  # `parents=True` would not give the mode to both
+            above.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.rename(path, target)
+    return True
 
 
 def move_out(path: Path, target: Path, own: LocalFile | None) -> bool:

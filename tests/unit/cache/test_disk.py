@@ -187,6 +187,27 @@ def test_sealing_replaces_nothing(cache: DiskCache) -> None:
     assert cache.stats().entries == 1
 
 
+@pytest.mark.parametrize("many", [False, True], ids=["one", "many"])
+def test_a_file_that_is_removed_while_it_is_sealed_counts_for_nothing(
+    cache: DiskCache, many: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = cache.staging / "incoming"
+    path.write_bytes(b"abc")
+    room = cache._adopter._make_room
+
+    def removing(size: int, files: int) -> bool:
+        path.unlink()
+        return room(size, files)
+
+    monkeypatch.setattr(cache._adopter, "_make_room", removing)
+    if many:
+        cache.seal_many([(name("a", 3), path)])
+    else:
+        with cache.seal(name("a", 3), path, keep_open=True) or pytest.fail("not open") as reader:
+            assert reader.read_now(0, 3) == b"abc"
+    assert (cache.stats().entries, cache.stats().bytes, caplog.text) == (0, 0, "")
+
+
 def test_sealing_checks_the_size(cache: DiskCache, tmp_path: Path) -> None:
     path = tmp_path / "short"
     path.write_bytes(b"12")
