@@ -252,53 +252,6 @@ def test_discard_keeps_descriptors(cache: DiskCache) -> None:
 # -- un-sealing ------------------------------------------------------------------------------------------------------
 
 
-def test_unseal_moves_the_file(cache: DiskCache) -> None:
-    put(cache, name("a", 3), b"abc")
-    inode = (cache.objects / name("a", 3).relative).stat().st_ino
-    target = cache.staging / "t"
-    assert cache.unseal(name("a", 3), target)
-    assert target.stat().st_ino == inode
-    assert cache.open(name("a", 3)) is None
-    assert cache.stats().entries == 0
-    assert not cache.unseal(name("a", 3), target)
-
-
-def test_unseal_under_our_own_reader(cache: DiskCache) -> None:
-    put(cache, name("a", 3), b"abc")
-    reader = cache.open(name("a", 3))
-    assert reader is not None
-    assert not cache.unseal(name("a", 3), cache.staging / "t"), "somebody has it open"
-    assert cache.unseal(name("a", 3), cache.staging / "t", reader=reader)
-    (cache.staging / "t").open("r+b").close()
-    with (cache.staging / "t").open("r+b") as file:
-        file.write(b"ABC")
-    assert reader.read_now(0, 3) == b"ABC"
-    assert cache.open(name("a", 3)) is None
-    put(cache, name("a", 3), b"abc")
-    assert not cache.unseal(name("a", 3), cache.staging / "u", reader=reader), "the reader's file is not the sealed one"
-    reader.close()
-    changed = ObjectKey("s3|test|bucket", "a", "v2", 3)
-    assert cache.seal(changed, cache.staging / "t") is None
-    use(cache, changed)
-
-
-def test_unseal_counts_duplicates_and_other_processes(cache: DiskCache, tmp_path: Path) -> None:
-    put(cache, name("a", 3), b"abc")
-    reader = cache.open(name("a", 3))
-    assert reader is not None
-    descriptor = reader.duplicate()
-    assert descriptor is not None
-    assert not cache.unseal(name("a", 3), cache.staging / "t", reader=reader)
-    os.close(descriptor)
-    code = "reader = cache.open(ObjectKey('s3|test|bucket', 'a', 'v', 3)); ready(reader.read_now(0, 3).decode())"
-    with program(code, tmp_path / "cache") as process:
-        assert line(process) == "abc"
-        assert not cache.unseal(name("a", 3), cache.staging / "t", reader=reader)
-        assert cache.manual.clear() == Evicted(open=1)
-    assert cache.unseal(name("a", 3), cache.staging / "t", reader=reader)
-    reader.close()
-
-
 # -- restarts and other processes ------------------------------------------------------------------------------------
 
 

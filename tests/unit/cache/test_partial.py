@@ -370,25 +370,6 @@ def test_a_file_removed_while_it_is_filled_is_read_to_its_end(cache: DiskCache, 
 # -- bounds -----------------------------------------------------------------------------------------------------------
 
 
-def test_what_a_file_was_filled_with_does_not_hold_it(
-    cache: DiskCache, make_source: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A worker that was not scheduled since it wrote the last bytes still refers to the partial file."""
-    opened = cache.partials.open
-    kept: list[Partial | None] = []
-
-    def keep(key: ObjectKey) -> Partial | None:
-        kept.append(opened(key))
-        return kept[-1]
-
-    monkeypatch.setattr(cache.partials, "open", keep)
-    source = make_source(3 * MIB)
-    with cache.reader(source.key, source.fetch) as reader:
-        run(reader.wait_complete())
-        assert kept
-        assert cache.unseal(source.key, cache.staging / "t", reader=reader)
-
-
 def test_partial_files_count_and_are_evicted_unless_open(
     make_cache: Callable[..., DiskCache], make_source: Any
 ) -> None:
