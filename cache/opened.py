@@ -11,7 +11,7 @@ from typing import Final
 
 from . import locks
 from .eviction import Evictor
-from .files import LocalFile, SealedFile, is_there, open_sealed
+from .files import LocalFile, SealedFile, is_there, open_sealed, same_file
 from .index import Index
 from .keys import ObjectKey
 from .stats import Counts
@@ -82,8 +82,14 @@ class OpenFiles:
             sealed = self._open.get(place)
             if sealed is not None:
                 sealed.readers += 1
-                self._counts.hits += 1
+        if sealed is not None:
+            if sealed.path is not None and same_file(sealed.path, sealed.file.descriptor):
+                with self._lock:
+                    self._counts.hits += 1
                 return sealed
+            # Another process has found it damaged, and taken it away.
+            self.release(sealed)
+            self._forget(sealed)
         sealed = self.again(key)
         with self._lock:
             if sealed is None:
@@ -146,6 +152,12 @@ class OpenFiles:
         with self._lock:
             self._uses[place] = now
         return len(self._uses) >= _USES or now - self._since >= _USES_SECONDS
+
+    def _forget(self, sealed: SealedFile) -> None:
+        with self._lock:
+            if self._open.get(sealed.place) is sealed:
+                del self._open[sealed.place]
+                sealed.path = None
 
     def detach(self, place: str) -> None:
         """Later readers shall not share the open file: its name has gone."""

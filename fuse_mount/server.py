@@ -240,6 +240,7 @@ class MountServer:
         return {"pending": self.engine.pending()[0]}
 
     async def _refresh(self, request: Mapping[str, Any]) -> Answer:
+        self.fs.open_files.unpark_all()  # of files that others, or `verify`, have taken from the cache
         known: list[Expired] = []
         for route, inside in self.engine.tree.covering(str(request.get("path", "/"))):
             route.forget(inside)

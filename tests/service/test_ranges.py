@@ -123,6 +123,7 @@ def test_what_is_here_is_read_in_the_calling_thread(
     with fs.open(paths[0]) as file:
         file.read()
     fs.cat_file(paths[0])
+    wait_for(lambda: fs._namespace.engine.cache.stats().filling == 0)
     before = len(proxy.seen)
     seen: list[Any] = []
     data = tables[paths[0]]

@@ -66,6 +66,7 @@ def cached(engine: Engine) -> Engine:
             return bytes(await reader.read(0, 100))
 
     assert run(begin()) == BODY[:100]
+    wait_for(lambda: engine.cache.stats().filling == 0)
     return engine
 
 

@@ -1,4 +1,4 @@
-"""Un-sealing: a cached file is taken out of the cache, to be written to."""
+"""Files that are taken out of the cache: to be written to, or because they are damaged."""
 
 from __future__ import annotations
 
@@ -82,3 +82,16 @@ def test_what_a_file_was_filled_with_does_not_hold_it(
         run(reader.wait_complete())
         assert kept
         assert cache.unseal(source.key, cache.staging / "t", reader=reader)
+
+
+def test_a_file_that_others_took_away_is_shared_no_more(cache: DiskCache, make_source: Any) -> None:
+    source = make_source(3 * MIB)
+    path = cache.objects / source.key.place
+    with cache.reader(source.key, source.fetch) as reader:
+        run(reader.wait_complete())
+        path.unlink()
+        with cache.reader(source.key, source.fetch) as again:
+            run(again.wait_complete())
+            assert path.read_bytes() == source.data
+        assert reader.read_now(0, 5) == source.data[:5]
+    assert source.asked == 2 * source.key.size
