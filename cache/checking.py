@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from . import locks
-from .files import open_sealed, same_file
+from .files import open_sealed, same_file, sealed_files
 from .index import Index, Listed
 from .keys import ObjectKey
 from .partial import Damaged, Partial, map_of, path_of, remove, size_of
@@ -84,7 +84,7 @@ class Checker:
 
     def strays(self, *, repair: bool = False) -> Iterator[Stray]:
         """Files without a row; ``repair`` removes them."""
-        for path in self._objects.glob("[0-9a-f]*/*/*"):
+        for path, _ in sealed_files(self._objects):
             place = str(path.relative_to(self._objects))
             if self._index.listed(place):
                 continue

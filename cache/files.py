@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from string import hexdigits
 from typing import Final
 
 from . import locks
@@ -105,6 +108,23 @@ def open_sealed(path: str | Path, size: int) -> LocalFile | None:
         return None
     # Between open and lock it may have been evicted or un-sealed: the name must still be this file's.
     return file if same_file(path, file.descriptor, size) else None
+
+
+def sealed_files(objects: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """The sealed files below ``objects/``, beside processes that remove files and directories there."""
+
+    def failed(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for directory, below, names in os.walk(objects, onerror=failed):
+        depth = len(Path(directory).relative_to(objects).parts)
+        if depth == 0:
+            below[:] = [name for name in below if name[0] in hexdigits]
+        for name in names if depth == 2 else ():
+            path = Path(directory, name)
+            with suppress(FileNotFoundError):
+                yield path, path.stat()
 
 
 def is_there(path: str | Path, size: int) -> bool:

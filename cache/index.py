@@ -20,6 +20,7 @@ from typing import Any, Final
 from fsdriver.errors import ConfigError
 
 from . import locks
+from .files import sealed_files
 from .keys import ObjectKey, digest
 from .partial import FOLDER, place_of
 
@@ -381,8 +382,7 @@ class Index:
         return version
 
     def _found(self) -> Iterable[tuple[str, int, float, int]]:
-        for path in self._objects.glob("[0-9a-f]*/*/*"):
-            status = path.stat()
+        for path, status in sealed_files(self._objects):
             yield str(path.relative_to(self._objects)), status.st_size, status.st_mtime, 0
         for path in self._objects.glob(f"{FOLDER}/*[!p]"):  # without the maps
             status = path.stat()

@@ -41,7 +41,7 @@ def test_no_secret_is_in_logs_status_files_or_the_command_line(secretive: Mounte
         os.listdir(root / "none")
     shown = (
         json.dumps(secretive.status())
-        + secretive.command("status").stdout
+        + secretive.command("status", str(root)).stdout
         + secretive.command("doctor", check=False).stdout
     )
     shown += secretive.command("config", "check").stdout
