@@ -81,7 +81,7 @@ class Catalog(ABC):
 
     @abstractmethod
     async def claim_moves(self, stack: str, owner: str, now: float, limit: int) -> list[Move]:
-        """Moves that may be tried at ``now`` and that no living owner works on, oldest first; they are ``owner``'s from here on."""
+        """Moves that may be tried at ``now`` and that no living owner works on, oldest first; they are then ``owner``'s."""
 
     @abstractmethod
     async def end_move(self, stack: str, move: Move) -> None:
