@@ -1,4 +1,4 @@
-"""The one interface every storage service is reached through.
+"""One storage service as a `Store`: deadlines, retries and checks here, what differs between services below.
 
 A backend speaks *keys* of one container (a bucket, or the file system for ``file://``): it knows nothing of routes,
 names, tiers or caches. Public methods carry the deadline, the retries and the checks after ambiguous failures; an
@@ -9,7 +9,7 @@ implementation supplies the underscored ones, whose errors are already those of 
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,12 +21,12 @@ from fsdriver.backends.model import (
     Counters,
     ObjectInfo,
     Page,
-    UploadLog,
     check_metadata,
     check_size,
 )
 from fsdriver.backends.multipart import Part, Unfinished
 from fsdriver.backends.source import Source, md5_of, size_of
+from fsdriver.backends.store import Store
 from fsdriver.errors import BackendError, FsdriverError, NotFound, Stale, Unsupported
 
 if TYPE_CHECKING:
@@ -40,56 +40,26 @@ EMPTY_PAGES: Final = 1000
 """Pages without an entry, one after the other, after which a listing is given up: the service would go on for ever."""
 
 
-class Backend(Calls, ABC):
-    """One container of one storage service; constructed as `Calls` says.
+class Backend(Calls, Store):
+    """One container of one storage service; constructed as `Calls` says."""
 
-    Notes
-    -----
-    All methods run on the engine's event loop. Errors are those of `fsdriver.errors` only. ``if_version`` makes a
-    request conditional: None is unconditional, `ABSENT` demands that the key does not exist, anything else that its
-    version is that one; losing raises `Stale`. A missing *container* raises `ContainerMissing`, never `NotFound`.
-    """
-
-    capabilities: Capabilities = Capabilities()
-    put_limit: int = 64 << 20
-    """Largest object, in bytes, sent as one PUT; larger ones go as multipart where the backend can."""
-    part_size: int = 16 << 20
     parts_in_flight: int = 4
     delete_batch: int = 1
     """Keys one request of `delete_many` takes."""
     repeats_requests: bool = False
     """The client may send an idempotent request twice on its own, so that it can lose a condition against itself."""
-    uploads: UploadLog | None = None
-    """Is told of uploads in parts."""
-    reads_now: bool = False
-    """`get_now` works."""
-    immediate: bool = False
-    """There are `get_now`, `put_now`, `copy_now` and `delete_now`."""
     fork_safe: bool = True
     """A forked child may go on using what the parent opened, or at least open anew."""
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def check(self, prefix: str = "") -> None:
-        """Prove that the container exists and answers for keys under ``prefix``; raises what explains the failure."""
         await self._call("check", prefix, lambda: self._check(prefix), reads=True)
 
     async def head(self, key: str) -> ObjectInfo:
-        """Attributes of one object, with its user metadata.
-
-        Raises
-        ------
-        NotFound
-            No such key (a key that is only a prefix of others counts as missing).
-        """
         return await self._call("head", key, lambda: self._head(key), reads=True)
 
     async def get(self, key: str, start: int = 0, end: int | None = None, version: str | None = None) -> memoryview:
-        """Bytes ``start`` to ``end`` (exclusive; None: to the end) of one object, in one request.
-
-        ``version`` demands that very version: `Stale` if the object has changed. A short answer raises `Corrupt`; a
-        range past the end is cut at the end.
-        """
         expected = 0 if end is None else end - start
         data = await self._call(
             "get", key, lambda: self._get(key, start, end, version), size=expected, transfer=True, reads=True
@@ -97,35 +67,12 @@ class Backend(Calls, ABC):
         self.counters.bytes_read += len(data)
         return data
 
-    def get_now(self, key: str, size: int, version: str) -> memoryview | None:
-        """A small object whole, in the calling thread and without the event loop: one attempt, soon given up.
-
-        Only where `reads_now` says so. None: it failed, or is another version; `get` will say why.
-        """
-        return None
-
     async def fetch(self, key: str, most: int) -> tuple[ObjectInfo, memoryview]:
-        """A small object whole, with the attributes of the version that was read: one request where the service allows.
-
-        Raises
-        ------
-        Corrupt
-            It has more than ``most`` bytes, and was not read.
-        """
         info, data = await self._call("get", key, lambda: self._fetch_whole(key, most), reads=True)
         self.counters.bytes_read += len(data)
         return info, data
 
     async def list(self, prefix: str, *, delimiter: bool = True, start_after: str = "") -> AsyncIterator[Page]:
-        """Objects under ``prefix`` (a plain string prefix), in pages.
-
-        The order is that of the store: key order on S3 and ``file://``, but some servers that speak S3 walk a flat
-        listing directory by directory. One level is always in key order.
-
-        With ``delimiter`` only one level: deeper keys fold into `Page.prefixes`. The key equal to ``prefix`` itself (a
-        ``dir/`` marker) is included. One odd foreign key never breaks a listing. An empty result is an empty listing,
-        never `NotFound`; a missing container raises `ContainerMissing`. Each page is tried again on its own.
-        """
         token: Any = None
         empty = 0
         while empty < EMPTY_PAGES:
@@ -141,29 +88,9 @@ class Backend(Calls, ABC):
         raise BackendError(f"the service gave {EMPTY_PAGES} pages of a listing without an entry", prefix)
 
     async def list_some(self, prefix: str, *, start_after: str = "", limit: int) -> tuple[Page, bool]:
-        """The next ``limit`` (up to 1,000) objects under a prefix, whatever their depth, and whether others follow.
-
-        Keys that share a prefix up to some ``/`` follow one another. Only where `Capabilities.flat_list` says so.
-        """
         return await self._call("list", prefix, lambda: self._list_some(prefix, start_after, limit), reads=True)
 
     # -- writing -----------------------------------------------------------------------------------------------------
-
-    def put_now(
-        self, key: str, data: bytes, metadata: Mapping[str, str] | None, if_version: str | None
-    ) -> ObjectInfo | None:
-        """A small `put` as `get_now` is a `get`. None: it failed, or nobody knows; `put` has to be told (``doubtful``)."""
-        return None
-
-    def copy_now(
-        self, size: int, source: str, target: str, source_version: str, if_version: str | None
-    ) -> ObjectInfo | None:
-        """A `copy` with the metadata of the source as `put_now` is a `put`."""
-        return None
-
-    def delete_now(self, key: str, if_version: str | None) -> bool:
-        """A `delete` in the calling thread; False: it failed, or nobody knows."""
-        return False
 
     async def put(
         self,
@@ -175,16 +102,6 @@ class Backend(Calls, ABC):
         content_type: str | None = None,
         doubtful: bool = False,
     ) -> ObjectInfo:
-        """Create or replace one object, all or nothing; sources over `put_limit` go as multipart uploads.
-
-        ``doubtful``: it was tried before, and may have been carried out.
-
-        Raises
-        ------
-        Stale
-            ``if_version`` lost. If an attempt before had failed without an answer, the object there was compared with
-            ``source`` first: finding our own bytes is success.
-        """
         self._check_metadata(key, metadata)
         size = size_of(source)
         if size > self.put_limit and self.capabilities.multipart:
@@ -207,7 +124,6 @@ class Backend(Calls, ABC):
         return info
 
     def stops_when_cancelled(self, size: int) -> bool:
-        """Whether a `put` of ``size`` bytes that is cancelled stores nothing any more once `CancelledError` is raised."""
         return size > self.put_limit and self.capabilities.multipart
 
     async def begin_multipart(self, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
@@ -256,11 +172,9 @@ class Backend(Calls, ABC):
         )
 
     async def abort_multipart(self, key: str, handle: str) -> None:
-        """Remove the parts of an upload."""
         await self._call("abort_multipart", key, lambda: self._abort_multipart(key, handle))
 
     async def delete(self, key: str, *, if_version: str | None = None) -> None:
-        """Remove one object; removing what is not there is no error."""
 
         async def gone() -> bool | None:
             try:
@@ -281,7 +195,6 @@ class Backend(Calls, ABC):
         await self._call_write("delete", key, attempt, gone)
 
     async def delete_many(self, keys: Sequence[str]) -> None:
-        """Remove objects, as few requests as the service allows; raises the first failure after trying all."""
         failures: builtins.list[FsdriverError] = []
         chunks = iter([keys[at : at + self.delete_batch] for at in range(0, len(keys), self.delete_batch)])
 
@@ -310,18 +223,6 @@ class Backend(Calls, ABC):
         size: int | None = None,
         doubtful: bool = False,
     ) -> ObjectInfo:
-        """Copy inside the container, on the server where it can; ``metadata`` None keeps the source's.
-
-        ``size`` of ``source_version``, where it is known, saves some services a request; `ObjectInfo.metadata` may then be
-        missing. ``doubtful``: it was tried before, and may have been carried out.
-
-        Raises
-        ------
-        NotFound
-            No such source.
-        Stale
-            The source is not ``source_version``, or the target not ``if_version``.
-        """
         self._check_metadata(target, metadata)
         failed = doubtful
 
@@ -348,16 +249,7 @@ class Backend(Calls, ABC):
         doubt = doubtful or self.repeats_requests
         return await self._call_write("copy", target, attempt, own, unanswered=doubt, transfer=True)
 
-    async def sign(self, key: str, expires: int) -> str:
-        """A URL that reads ``key`` without credentials for ``expires`` seconds; `Unsupported` where there is none."""
-        raise Unsupported(f"{self.scheme}:// has no signed URLs", key)
-
-    async def has_digest(self, key: str, version: str, md5: str) -> bool | None:
-        """Whether a version of an object has this MD5 (hexadecimal); None where the store does not tell."""
-        return None
-
     async def close(self) -> None:
-        """Release connections and threads."""
         self.outage.close()
 
     # -- to be supplied ----------------------------------------------------------------------------------------------

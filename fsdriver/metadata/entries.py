@@ -8,7 +8,8 @@ from typing import Final
 
 from fsdriver import names
 from fsdriver.attributes import META_PREFIX, Record, apply_metadata, apply_record
-from fsdriver.backends.base import Backend, ObjectInfo
+from fsdriver.backends.base import ObjectInfo
+from fsdriver.backends.store import Store
 from fsdriver.entry import Entry, Kind
 from fsdriver.writeback.pending import Action, Pending
 
@@ -49,7 +50,7 @@ class Entries:
 
     Parameters
     ----------
-    backend : Backend
+    backend : Store
     prefix : str
         Key prefix of the route's root, without slashes at its ends.
     defaults : Defaults
@@ -57,7 +58,7 @@ class Entries:
         An object without attribute record is described by its user metadata.
     """
 
-    def __init__(self, backend: Backend, prefix: str, defaults: Defaults, *, foreign_metadata: bool) -> None:
+    def __init__(self, backend: Store, prefix: str, defaults: Defaults, *, foreign_metadata: bool) -> None:
         self.backend = backend
         self.prefix = prefix
         self.root_key = f"{prefix}/" if prefix else ""

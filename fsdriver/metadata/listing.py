@@ -17,7 +17,7 @@ from fsspec.asyn import get_loop
 
 from fsdriver import names
 from fsdriver.attributes import LARGEST, META_PREFIX, AttributeObject, Record
-from fsdriver.backends.base import Backend
+from fsdriver.backends.store import Store
 from fsdriver.cache import Epochs
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import NotDirectory, NotFound
@@ -79,7 +79,7 @@ class Listing(Entries):
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Store,
         prefix: str,
         journal: Journal,
         epochs: Epochs,

@@ -15,7 +15,8 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from fsdriver import names
-from fsdriver.backends.base import Backend, ObjectInfo
+from fsdriver.backends.base import ObjectInfo
+from fsdriver.backends.store import Store
 from fsdriver.entry import Kind
 from fsdriver.metadata.directories import Directories
 from fsdriver.metadata.directory import Question
@@ -39,7 +40,7 @@ _WATCHED: Final = 256
 class Walked(Protocol):
     """What is asked of the route."""
 
-    backend: Backend
+    backend: Store
     memory: Directories
 
     def directory_key(self, path: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
-from fsdriver.backends.base import Backend
+from fsdriver.backends.store import Store
 from fsdriver.cache import Fetch, FetchNow, ObjectKey, Reader, write_all
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import IsDirectory, NotFound, Stale, Unsupported
@@ -24,7 +24,7 @@ AnyReader: TypeAlias = Reader | StagedReader
 class Reading(NameChanges):
     """Everything that reads bytes of a route."""
 
-    def __init__(self, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
+    def __init__(self, backend: Store, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
         super().__init__(backend, prefix, policy, defaults, services)
         self._same_bytes: OrderedDict[tuple[int, str], str] = OrderedDict()
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from fsdriver.attributes import CARRIED, Record, to_record
-from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.backends.base import ABSENT
+from fsdriver.backends.store import Store
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import Stale
 from fsdriver.metadata.entries import Defaults
@@ -35,7 +36,7 @@ class Records(Lookup):
         Directories whose attribute object has a mark of this process, and when they were last changed (`time.monotonic`).
     """
 
-    def __init__(self, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
+    def __init__(self, backend: Store, prefix: str, policy: Policy, defaults: Defaults, services: Services) -> None:
         super().__init__(
             backend, prefix, services.journal, services.epochs, defaults, ttl=policy.ttl, negative_ttl=policy.negative_ttl,
             posix=policy.posix, foreign_metadata=policy.foreign_metadata, most_remembered=policy.most_remembered,

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Final
 
 from fsdriver.attributes import to_metadata
-from fsdriver.backends.base import ABSENT, Backend
+from fsdriver.backends.base import ABSENT
+from fsdriver.backends.store import Store
 from fsdriver.entry import Entry, Kind, altered
 from fsdriver.errors import AlreadyExists, IsDirectory, Stale
 from fsdriver.metadata.entries import Defaults, Uncommitted
@@ -40,7 +41,7 @@ class Route(InPlace):
     """
 
     def __init__(
-        self, path: str, backend: Backend, prefix: str, policy: Policy, defaults: Defaults, services: Services
+        self, path: str, backend: Store, prefix: str, policy: Policy, defaults: Defaults, services: Services
     ) -> None:
         super().__init__(backend, prefix, policy, defaults, services)
         self.path = path

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from fsdriver.backends.base import Backend
+from fsdriver.backends.store import Store
 from fsdriver.errors import FsdriverError, NotFound
 from fsdriver.writeback import intents
 from fsdriver.writeback.catalog import Catalog
@@ -122,7 +122,7 @@ class UploadLog:
         return [(key, handle, whose) for key, handle, whose in found]
 
 
-async def abort_uploads(backend: Backend, catalog: Catalog) -> None:
+async def abort_uploads(backend: Store, catalog: Catalog) -> None:
     """Remove the parts that dead processes sent to a store."""
     uploads = UploadLog(catalog, backend.identity)
     for key, handle, whose in uploads.under_way():

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fsdriver.attributes import apply_record, to_metadata
-from fsdriver.backends.base import Backend
 from fsdriver.backends.source import BEING_WRITTEN
+from fsdriver.backends.store import Store
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import Unsettled
 from fsdriver.writeback.journal import Journal
@@ -97,12 +97,12 @@ class Outgoing:
 
     Parameters
     ----------
-    backend : Backend
+    backend : Store
     journal : Journal
     staging : Staging
     """
 
-    def __init__(self, backend: Backend, journal: Journal, staging: Staging) -> None:
+    def __init__(self, backend: Store, journal: Journal, staging: Staging) -> None:
         self.backend = backend
         self.journal = journal
         self.staging = staging

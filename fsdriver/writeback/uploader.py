@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from fsspec.asyn import get_loop
 
-from fsdriver.backends.base import Backend
 from fsdriver.backends.retry import RetryPolicy
+from fsdriver.backends.store import Store
 from fsdriver.cache import DiskCache
 from fsdriver.errors import AccessDenied, ContainerMissing, FsdriverError, ReadOnly, Stale, Unsettled
 from fsdriver.runtime import on_loop
@@ -72,7 +72,7 @@ class Uploader:
 
     Parameters
     ----------
-    backend : Backend
+    backend : Store
     journal : Journal
     staging : Staging
     cache : DiskCache
@@ -89,7 +89,7 @@ class Uploader:
 
     def __init__(
         self,
-        backend: Backend,
+        backend: Store,
         journal: Journal,
         staging: Staging,
         cache: DiskCache,
