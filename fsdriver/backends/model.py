@@ -65,9 +65,11 @@ class Capabilities:
     flat_list: bool = False
     """`list_some` tells many levels in one request."""
     markers: bool = True
+    """``dir/`` keys can be stored; else directories are real (``file://``) or only implied."""
     directories: bool = False
     """Directories are real: the first key below one makes it, and it stays when the last is gone."""
-    """``dir/`` keys can be stored; else directories are real (``file://``) or only implied."""
+    checks_uploads: bool = False
+    """The service compares what arrives with a checksum that is sent along."""
     strong_versions: bool = True
     """The version identifies the bytes; else it is size + mtime and is never trusted past its time to live."""
     read_only: bool = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from dataclasses import replace
 from datetime import timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -65,6 +66,7 @@ class ObjectStoreBackend(Backend):
     def __init__(self, settings: S3Settings, retry: RetryPolicy) -> None:
         super().__init__("s3", settings.location, settings.bucket, retry, slots=settings.pool_size)
         self.settings = settings
+        self.capabilities = replace(type(self).capabilities, checks_uploads=settings.checksums)
         self.sdk = Sdk(settings)
         self._store = _make_store(settings)
         self._bucket_seen = -BUCKET_TRUST

@@ -58,6 +58,11 @@ class Outage:
         """Call ``listener`` on the event loop whenever the store answers again."""
         self._listeners.append(listener)
 
+    def tell_return(self) -> None:
+        """Call the listeners."""
+        for listener in self._listeners:
+            listener()
+
     def suspect(self) -> None:
         """A request failed, or waits for long: find out whether the store is there at all."""
         if self._watch is None or self._watch.done():
@@ -118,5 +123,4 @@ class Outage:
         self._began.clear()
         if self._watch is not None and self._watch is not asyncio.current_task():
             self._watch.cancel()
-        for listener in self._listeners:
-            listener()
+        self.tell_return()

@@ -22,7 +22,7 @@ class Holdings:
 
 
 class Catalog(ABC):
-    """Records and moves of all stacks of a host, or of several hosts.
+    """Records and moves of all stacks of a host, or of several hosts. A move is told from others by key, version and target.
 
     A stack is named by its `identity`, a text. Keys are any texts, also with surrogates (as `os.fsdecode` makes them).
     """
@@ -37,7 +37,7 @@ class Catalog(ABC):
 
     @abstractmethod
     async def swap(
-        self, stack: str, record: Record, serial: int, moves: Sequence[Move] = (), done: int = 0
+        self, stack: str, record: Record, serial: int, moves: Sequence[Move] = (), done: Move | None = None
     ) -> Record | None:
         """Make ``record`` the one of its key if its serial is still ``serial`` (0: there is none), in one step.
 
@@ -45,8 +45,8 @@ class Catalog(ABC):
         ----------
         moves : sequence of Move
             Are owed from the same moment on.
-        done : int
-            Number of a move that is done with it.
+        done : Move, optional
+            A move that is done with it.
 
         Returns
         -------

@@ -110,7 +110,7 @@ class Move:
     size : int
         Bytes of the object.
     number : int
-        Of the row; 0 before it is one.
+        Grows with the order in which they were owed; 0 before.
     failures : int
     not_before : float
         When it is tried again (`time.time`).

@@ -52,6 +52,7 @@ _SCHEMA: Final = (
     )""",
 )
 _COLUMNS: Final = "key, version, size, mtime_ns, copies, sha256, first, last, uses, pin, serial"
+_IS_MOVE: Final = "stack=? AND key=? AND version=? AND target=?"
 _MOVE_COLUMNS: Final = "key, version, target, leaves, reason, size, number, failures, not_before, error"
 
 
@@ -167,7 +168,7 @@ class SqliteCatalog(Catalog):
         return found
 
     async def swap(
-        self, stack: str, record: Record, serial: int, moves: Sequence[Move] = (), done: int = 0
+        self, stack: str, record: Record, serial: int, moves: Sequence[Move] = (), done: Move | None = None
     ) -> Record | None:
         number, key = self._number(stack), _blob(record.key)
         with self._transaction() as connection:
@@ -184,8 +185,8 @@ class SqliteCatalog(Catalog):
                 self._store(connection, "REPLACE", number, made)
             self._account(connection, number, [(before, made)])
             self._owe(connection, number, moves)
-            if done:
-                connection.execute("DELETE FROM moves WHERE number=?", (done,))
+            if done is not None:
+                connection.execute(f"DELETE FROM moves WHERE {_IS_MOVE}", _names(number, done))
         return made
 
     async def adopt(self, stack: str, records: Sequence[Record]) -> None:
@@ -319,13 +320,13 @@ class SqliteCatalog(Catalog):
 
     async def end_move(self, stack: str, move: Move) -> None:
         with self._connected() as connection:
-            connection.execute("DELETE FROM moves WHERE number=?", (move.number,))
+            connection.execute(f"DELETE FROM moves WHERE {_IS_MOVE}", _names(self._number(stack), move))
 
     async def fail_move(self, stack: str, move: Move) -> None:
         with self._connected() as connection:
             connection.execute(
-                "UPDATE moves SET owner='', failures=?, not_before=?, error=? WHERE number=?",
-                (move.failures, move.not_before, move.error, move.number),
+                f"UPDATE moves SET owner='', failures=?, not_before=?, error=? WHERE {_IS_MOVE}",
+                (move.failures, move.not_before, move.error, *_names(self._number(stack), move)),
             )
 
     async def moves(self, stack: str, key: str | None = None) -> AsyncIterator[Move]:
@@ -377,6 +378,10 @@ def _record(row: tuple[Any, ...]) -> Record:
         {tier: Copy(own, CopyState(state), checked) for tier, (own, state, checked) in json.loads(copies).items()},
         sha256, Uses(first, last, uses), pin, serial,
     )  # fmt: skip
+
+
+def _names(number: int, move: Move) -> tuple[int, bytes, str, str]:
+    return number, _blob(move.key), move.version, move.target
 
 
 def _move(row: tuple[Any, ...]) -> Move:

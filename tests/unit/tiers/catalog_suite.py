@@ -148,9 +148,9 @@ class CatalogSuite:
         assert first is not None
         (move,) = run(catalog.claim_moves(STACK, "me", 0.0, 1))
         both = first.with_copy("cold", Copy("c"))
-        assert run(catalog.swap(STACK, both, first.serial + 1, done=move.number)) is None
+        assert run(catalog.swap(STACK, both, first.serial + 1, done=move)) is None
         assert len(collect(catalog.moves(STACK, "k"))) == 1
-        assert run(catalog.swap(STACK, both, first.serial, done=move.number)) is not None
+        assert run(catalog.swap(STACK, both, first.serial, done=move)) is not None
         assert collect(catalog.moves(STACK)) == []
 
     def test_a_stack_is_forgotten_alone(self, catalog: Catalog) -> None:

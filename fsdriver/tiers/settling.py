@@ -1,0 +1,119 @@
+"""What a catalog's record becomes in the light of what the tiers hold. Pure: nothing is asked, nothing is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+from fsdriver.backends.model import ObjectInfo
+from fsdriver.tiers.records import Copy, CopyState, Record
+from fsdriver.tiers.tier import modified_ns, version_of
+
+
+def agrees(record: Record | None, found: Mapping[str, ObjectInfo], unreached: Collection[str]) -> bool:
+    """Whether a record says of an object just what the tiers that could be asked hold."""
+    if record is None:
+        return not found
+    known = {tier: copy.version for tier, copy in record.copies.items() if tier not in unreached}
+    return known == {tier: info.version for tier, info in found.items()}
+
+
+def adopted(key: str, tier: str, info: ObjectInfo) -> Record:
+    """The record of an object that one tier holds and nothing was known of."""
+    return Record(key, version_of(info), info.size, modified_ns(info), {tier: Copy(info.version)})
+
+
+def settle(
+    key: str, record: Record | None, found: Mapping[str, ObjectInfo], unreached: Collection[str]
+) -> Record | None:
+    """The record as it has to be; None: nothing is known any more.
+
+    What somebody else wrote to a tier after the version we know is the object from then on; so is the newest, where nothing is
+    known. Copies of other versions are shadowed: nobody has proven that they are not needed, so they go only with the object.
+
+    Parameters
+    ----------
+    found : mapping of str to ObjectInfo
+        What each tier that could be asked holds, with user metadata.
+    unreached : collection of str
+        Tiers that could not be asked: what is known of them stands.
+    """
+    kept, others = _sorted_out(record, found, unreached)
+    winner = _winner(record, kept, others)
+    if winner is None and record is not None and not record.removed and not _stands(record, kept, others):
+        # Its copies have gone, by somebody else's hand: what they shadowed shows again.
+        others |= {tier: found[tier] for tier in kept if kept[tier].state is CopyState.SHADOWED and tier in found}
+        kept = {tier: copy for tier, copy in kept.items() if tier not in others}
+        winner = max(others, key=lambda tier: modified_ns(others[tier]), default=None)
+    if winner is None:
+        return _without_foreign(record, kept, others)
+    copies = {
+        tier: copy if copy.state is CopyState.OWED else replace(copy, state=CopyState.SHADOWED)
+        for tier, copy in kept.items()
+    }
+    best = others[winner]
+    for tier, info in others.items():
+        state = CopyState.GOOD if _same(info, best) else CopyState.SHADOWED
+        copies[tier] = Copy(info.version, state)
+    return Record(
+        key, version_of(best), best.size, modified_ns(best), copies, pin=record.pin if record else None
+    )  # fmt: skip
+
+
+def _sorted_out(
+    record: Record | None, found: Mapping[str, ObjectInfo], unreached: Collection[str]
+) -> tuple[dict[str, Copy], dict[str, ObjectInfo]]:
+    """Copies that are as they are known, and what is found besides."""
+    kept: dict[str, Copy] = {}
+    others: dict[str, ObjectInfo] = dict(found)
+    for tier, copy in record.copies.items() if record else ():
+        if tier in unreached:
+            kept[tier] = copy
+        elif tier in found and found[tier].version == copy.version:
+            kept[tier] = copy
+            del others[tier]
+    return kept, others
+
+
+def _winner(record: Record | None, kept: Mapping[str, Copy], others: Mapping[str, ObjectInfo]) -> str | None:
+    """The tier whose object is newer than the version we know; None: none is."""
+    if not others:
+        return None
+    newest = max(others, key=lambda tier: modified_ns(others[tier]))
+    if record is None or record.removed:
+        return newest
+    known = {tier: info for tier, info in others.items() if not _is_of(record, info)}
+    if not known:
+        return None
+    replaced = [tier for tier in known if tier in record.copies and record.copies[tier].state is not CopyState.OWED]
+    if replaced:
+        return max(replaced, key=lambda tier: modified_ns(known[tier]))
+    newest = max(known, key=lambda tier: modified_ns(known[tier]))
+    has_good = any(copy.state is CopyState.GOOD for copy in kept.values()) or len(known) < len(others)
+    return newest if not has_good or modified_ns(known[newest]) > record.mtime_ns else None
+
+
+def _without_foreign(record: Record | None, kept: dict[str, Copy], others: Mapping[str, ObjectInfo]) -> Record | None:
+    """No other version won: copies that have gone are dropped, others join or are shadowed."""
+    if record is None:
+        return None
+    for tier, info in others.items():
+        kept[tier] = Copy(info.version, CopyState.GOOD if _is_of(record, info) else CopyState.SHADOWED)
+    if not record.removed and not any(copy.state is not CopyState.OWED for copy in kept.values()):
+        return replace(record, version="", copies=kept)
+    return replace(record, copies=kept)
+
+
+def _stands(record: Record, kept: Mapping[str, Copy], others: Mapping[str, ObjectInfo]) -> bool:
+    """Something is left of the version we know, if only a corrupt copy."""
+    known = {CopyState.GOOD, CopyState.CORRUPT}
+    return any(copy.state in known for copy in kept.values()) or any(_is_of(record, info) for info in others.values())
+
+
+def _is_of(record: Record, info: ObjectInfo) -> bool:
+    """A copy of the record's version that the catalog did not know: its maker died before it could say so."""
+    return version_of(info) == record.version and info.size == record.size
+
+
+def _same(info: ObjectInfo, other: ObjectInfo) -> bool:
+    return version_of(info) == version_of(other) and info.size == other.size
