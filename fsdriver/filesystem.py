@@ -17,6 +17,7 @@ from fsspec.asyn import get_loop
 from fsspec.compression import compr
 from fsspec.core import get_compression
 from fsspec.implementations.chained import ChainedFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.registry import get_filesystem_class
 from fsspec.utils import stringify_path
 from pydantic import ValidationError
@@ -231,6 +232,26 @@ class TierFileSystem(Caching, Transfer, Changing, ChainedFileSystem):
         else:
             staged = staging.new(None)
         return open_staged(self, target, staged, mode, base, autocommit, handled)
+
+
+class DirectFileSystem(TierFileSystem):
+    """``direct:///dir/x``: local files past the page cache; by itself the same as ``tier::direct:///dir/x``."""
+
+    protocol = "direct"
+    root_marker = LocalFileSystem.root_marker
+
+    def __init__(self, *args: Any, target_protocol: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, target_protocol=target_protocol or "direct", **kwargs)
+
+    @classmethod
+    def _strip_protocol(cls, path: Any) -> Any:
+        if isinstance(path, list):
+            return [cls._strip_protocol(one) for one in path]
+        return LocalFileSystem._strip_protocol(stringify_path(path).removeprefix("direct://"))  # noqa: SLF001
+
+    @classmethod
+    def _parent(cls, path: Any) -> Any:
+        return LocalFileSystem._parent(cls._strip_protocol(path))  # noqa: SLF001
 
 
 def _binary_mode(mode: str) -> str:

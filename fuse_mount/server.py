@@ -330,6 +330,7 @@ class MountServer:
                 {"path": route.path, "backend": route.backend.identity, "hidden_names": route.hidden,
                  "remembered_bytes": route.memory.weight,
                  "recalled": route.recalled, "corrupt_answers": route.backend.counters.corrupt_answers,
+                 "buffered": route.backend.counters.buffered,
                  "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
             ],
         }  # fmt: skip

@@ -30,10 +30,10 @@ from fsdriver.backends.local_attributes import (
     to_error,
     version_of,
 )
-from fsdriver.backends.local_files import STEP, Writing, begin, discard, fill, link
+from fsdriver.backends.local_files import Buffered, Writing, begin, discard, link
 from fsdriver.backends.local_tree import LocalTree
 from fsdriver.backends.source import check_settled
-from fsdriver.errors import AccessDenied, Corrupt, IsDirectory, NotFound, Stale
+from fsdriver.errors import AccessDenied, IsDirectory, NotFound, Stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -59,7 +59,14 @@ class LocalBackend(Backend):
     retry : RetryPolicy
     fsync : bool
         A put returns when the bytes survive a power loss.
+
+    Attributes
+    ----------
+    moving : Buffered
+        How bytes get into files and out of them.
     """
+
+    scheme = "file"
 
     capabilities = Capabilities(
         conditional_put=True,
@@ -73,7 +80,8 @@ class LocalBackend(Backend):
     )
 
     def __init__(self, root: str, retry: RetryPolicy, *, fsync: bool = True) -> None:
-        super().__init__("file", "", "", retry)
+        super().__init__(self.scheme, "", "", retry)
+        self.moving = Buffered()
         self.tree = LocalTree(root)
         self._fsync = fsync
         self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-local")
@@ -121,16 +129,10 @@ class LocalBackend(Backend):
             if version is not None and version_of(before) != version:
                 raise Stale("the file was changed by someone else meanwhile; read it again", key)
             stop = before.st_size if end is None else min(end, before.st_size)
-            view = memoryview(bytearray(max(0, stop - start)))
-            filled = 0
-            while filled < len(view):
-                count = os.preadv(descriptor, [view[filled : filled + STEP]], start + filled)
-                if count == 0:
-                    raise Corrupt(f"the file lost bytes while it was read: {start + filled} of {stop}", key)
-                filled += count
+            view = self.moving.read(descriptor, start, stop, key)
             if version is not None and version_of(os.fstat(descriptor)) != version:
                 raise Stale("the file was changed while it was read; read it again", key)
-            return view.toreadonly()
+            return view
         finally:
             os.close(descriptor)
 
@@ -230,10 +232,11 @@ class LocalBackend(Backend):
             self._sweep_once(os.path.dirname(path), parent)
             temporary, descriptor = begin(parent)
             try:
-                fill(descriptor, source, writing)
+                self.moving.fill(descriptor, source, writing)
                 self._set_attributes(descriptor, key, metadata)
                 if self._fsync:
                     os.fsync(descriptor)
+                    self.moving.synced(descriptor)
                 check_settled(source)
                 writing.publish()
                 self._publish(key, temporary, os.path.basename(path), parent, if_version)

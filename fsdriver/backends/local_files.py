@@ -1,4 +1,4 @@
-"""Writing one local file under a temporary name, and giving it its own."""
+"""Reading one local file, and writing one under a temporary name before it gets its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from fsdriver.backends.local_attributes import TEMPORARY
 from fsdriver.backends.source import Source, Watched, check_settled
-from fsdriver.errors import Stale
+from fsdriver.errors import Corrupt, Stale
 
 STEP: Final = 8 << 20
 """Bytes of one system call."""
@@ -82,24 +82,46 @@ def link(temporary: str, name: str, parent: int, key: str) -> bool:
     return True
 
 
-def fill(descriptor: int, source: Source, writing: Writing) -> None:
-    """Write a source into a new file; files are copied by the kernel, sharing blocks where it can. Raises Cancelled."""
-    if isinstance(source, bytes | memoryview):
-        view = memoryview(source).cast("B")
-        while view:
-            writing.check()
-            view = view[os.write(descriptor, view[:STEP]) :]
-        return
-    with open(source.path if isinstance(source, Watched) else source, "rb", buffering=0) as file:
-        try:
-            while os.copy_file_range(file.fileno(), descriptor, COPY_STEP):
+class Buffered:
+    """How bytes get into local files and out of them: through the page cache."""
+
+    def fill(self, descriptor: int, source: Source, writing: Writing) -> None:
+        """Write a source into a new file; files are copied by the kernel, sharing blocks where it can. Raises Cancelled."""
+        if isinstance(source, bytes | memoryview):
+            view = memoryview(source).cast("B")
+            while view:
                 writing.check()
-                check_settled(source)
-        except OSError as error:
-            # Between some file systems the kernel cannot copy; nothing was copied then.
-            if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
-                raise
-            with open(descriptor, "wb", closefd=False) as out:
-                while data := file.read(STEP):
+                view = view[os.write(descriptor, view[:STEP]) :]
+            return
+        with open(source.path if isinstance(source, Watched) else source, "rb", buffering=0) as file:
+            try:
+                while os.copy_file_range(file.fileno(), descriptor, COPY_STEP):
                     writing.check()
-                    out.write(data)
+                    check_settled(source)
+            except OSError as error:
+                # Between some file systems the kernel cannot copy; nothing was copied then.
+                if error.errno not in {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}:
+                    raise
+                with open(descriptor, "wb", closefd=False) as out:
+                    while data := file.read(STEP):
+                        writing.check()
+                        out.write(data)
+
+    def synced(self, descriptor: int) -> None:
+        """What was filled is on the disk."""
+
+    def read(self, descriptor: int, start: int, stop: int, key: str) -> memoryview:
+        """Bytes of an open file, which has them. Raises Corrupt if it has them no longer."""
+        view = memoryview(bytearray(max(0, stop - start)))
+        filled = 0
+        while filled < len(view):
+            count = os.preadv(descriptor, [view[filled : filled + STEP]], start + filled)
+            if count == 0:
+                raise cut_short(key, start + filled, stop)
+            filled += count
+        return view.toreadonly()
+
+
+def cut_short(key: str, end: int, wanted: int) -> Corrupt:
+    """The error for a file that was truncated while it was read."""
+    return Corrupt(f"the file lost bytes while it was read: {end} of {wanted}", key)

@@ -84,7 +84,7 @@ class LocalTree:
         """
         segments = key.removesuffix("/").split("/")
         if "\0" in key or any(one in {"", ".", ".."} for one in segments):
-            raise InvalidName("keys of file:// have no empty, '.' or '..' segments and no NUL", key)
+            raise InvalidName("keys of local files have no empty, '.' or '..' segments and no NUL", key)
         if any(one.startswith(TEMPORARY) for one in segments):
             raise InvalidName(f"names beginning with {TEMPORARY!r} are the backend's own", key)
         path = f"/{'/'.join(segments)}"

@@ -92,6 +92,8 @@ class Counters:
         Entries a listing left out because they lead outside the store (``file://``).
     corrupt_answers : int
         Answers whose bytes did not have the checksum that the store gave.
+    buffered : int
+        Files that were read or written through the page cache, because their file system refuses direct I/O (``direct://``).
     """
 
     requests: dict[str, int] = field(default_factory=dict)
@@ -101,6 +103,7 @@ class Counters:
     bytes_written: int = 0
     hidden: int = 0
     corrupt_answers: int = 0
+    buffered: int = 0
 
     def count(self, operation: str) -> None:
         """One more attempt; from any thread."""

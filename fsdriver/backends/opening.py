@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 S3_SCHEMES: Final = {"s3", "s3a"}
 LOCAL_SCHEMES: Final = {"file", "local"}
+DIRECT: Final = "direct"
 EXTRAS: Final = {
     "s3": "s3",
     "s3a": "s3",
@@ -65,6 +66,8 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
 
             path = unquote(parts.path)
             return LocalBackend(path, retry, **config.storage_options), path.strip("/")
+        if scheme == DIRECT:
+            return _open_direct(name, config, retry)
         if scheme in S3_SCHEMES:
             # The path of an s3 URL is the key itself: nothing in it is decoded, and "?" and "#" belong to it.
             bucket, _, prefix = config.url.partition("://")[2].partition("/")
@@ -76,6 +79,18 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
         extra = EXTRAS.get(scheme)
         how = f"pip install 'fsdriver[{extra}]'" if extra else str(known_implementations[scheme].get("err", error))
         raise ConfigError(f"backend {name!r}: a package for {scheme!r} is missing; {how}", config.url) from error
+
+
+def _open_direct(name: str, config: BackendConfig, retry: RetryPolicy) -> tuple[Backend, str]:
+    from fsdriver.backends.direct import DirectBackend  # noqa: PLC0415
+
+    parts = urlsplit(config.url)
+    path = unquote(parts.path)
+    if parts.netloc or not path:
+        raise ConfigError(f"backend {name!r}: write direct:// and an absolute path, as in direct:///data", config.url)
+    if config.engine != "auto":
+        raise ConfigError(f"backend {name!r}: direct:// has one engine; leave 'engine' out", config.url)
+    return DirectBackend(path, retry, **config.storage_options), path.strip("/")
 
 
 def _checked_prefix(prefix: str) -> str:
@@ -121,7 +136,7 @@ def _name_what_has_no_effect(name: str, config: BackendConfig) -> None:
 
 
 def _check_scheme(name: str, scheme: str, url: str) -> None:
-    known = {*known_implementations, *S3_SCHEMES, *LOCAL_SCHEMES}
+    known = {*known_implementations, *S3_SCHEMES, *LOCAL_SCHEMES, DIRECT}
     if scheme in known:
         return
     near = difflib.get_close_matches(scheme, sorted(known), n=1, cutoff=0.6)

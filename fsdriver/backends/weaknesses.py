@@ -1,11 +1,11 @@
-"""What a configured backend gives up of the safety that it has by default: said at start, by ``status`` and ``doctor``."""
+"""What a configured backend gives up of what its URL promises: said at start, by ``status`` and ``doctor``."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from fsdriver.errors import ConfigError
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 def weakness(config: BackendConfig, environ: Mapping[str, str] = os.environ) -> str:
     """A sentence, or ``""``."""
     scheme = urlsplit(config.url).scheme.lower()
+    if scheme == "direct":
+        return _refused_direct(config)
     endpoint = _endpoint(config, scheme, environ)
     if urlsplit(endpoint).scheme == "http":
         return f"{endpoint} is plain HTTP: whoever is on the way reads all bytes, and can change them; use https"
@@ -28,6 +30,14 @@ def weakness(config: BackendConfig, environ: Mapping[str, str] = os.environ) -> 
     if _is_off(options, "use_ssl") or (isinstance(client, dict) and _is_off(client, "use_ssl")):
         return "TLS is switched off: whoever is on the way reads all bytes, and can change them; leave that option out"
     return ""
+
+
+def _refused_direct(config: BackendConfig) -> str:
+    from fsdriver.backends.direct import REMEDY, refusal  # noqa: PLC0415 - a store's modules load when it is used
+
+    root = unquote(urlsplit(config.url).path)
+    found = refusal(root) if root != "/" else ""
+    return f"{found}: what is read and written here takes memory from other programs; {REMEDY}" if found else ""
 
 
 def _is_off(options: Mapping[str, Any], *names: str) -> bool:

@@ -149,6 +149,11 @@ def _show(answers: list[dict[str, Any]]) -> None:
             click.echo(
                 f"{answer['mountpoint']}: {corrupt:,} answers of the stores had damaged bytes, and were asked for again"
             )
+        if buffered := sum(route.get("buffered", 0) for route in answer.get("routes", ())):
+            click.echo(
+                f"{answer['mountpoint']}: {buffered:,} times a file of direct:// was read or written through the page cache: its"
+                " file system refuses direct I/O"
+            )
         if disowned := answer.get("disowned", 0):
             click.echo(
                 f"{answer['mountpoint']}: {disowned:,} files in staging were acknowledged, and the catalog that knew of them is"

@@ -22,7 +22,7 @@ from fsdriver.routes.route import Route
 
 CONTAINER_IN_PATH: Final = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"})
 """Protocols whose paths begin with the bucket or container."""
-LOCAL: Final = frozenset({"file", "local"})
+LOCAL: Final = frozenset({"file", "local", "direct"})
 _PATHS: Final = 8192
 """Paths of which is remembered in which container they lie."""
 WHOLE_URLS: Final = frozenset({"http", "https"})
@@ -172,7 +172,7 @@ def split_container(protocol: str, path: str) -> tuple[str, str]:
             raise NotFound(f"name a container, as in tier::{protocol}://container/key: containers are not listed", path)
         return f"{protocol}://{container}", name
     if protocol in LOCAL:
-        return "file:///", path.strip("/")
+        return f"{'direct' if protocol == 'direct' else 'file'}:///", path.strip("/")
     if protocol in WHOLE_URLS:
         host, _, name = path.partition("://")[2].partition("/")
         return f"{protocol}://{host}", name.strip("/")

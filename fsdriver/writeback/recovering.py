@@ -45,8 +45,8 @@ def url_of(store: str) -> tuple[str, str]:
     scheme, location, container = store.split("|", 2)
     if scheme == "s3":
         return f"s3://{container}", "" if location == _AMAZON else location
-    if scheme == "file":
-        return f"file://{container or '/'}", ""
+    if scheme in {"file", "direct"}:
+        return f"{scheme}://{container or '/'}", ""
     raise ConfigError(f"something is owed to {store}; name its URL: fsdriver recover URL -o …", store)
 
 

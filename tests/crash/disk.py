@@ -13,6 +13,7 @@ import sqlite3
 import struct
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,18 +27,28 @@ _NO_LOG_FLUSH: Final = 2
 
 
 class Disk:
-    """An ext4 file system of its own at ``place``/disk, with cache and state of a tree."""
+    """A file system (ext4) of its own at ``place``/disk, with cache and state of a tree."""
 
-    def __init__(self, place: Path, commit: int) -> None:
+    def __init__(
+        self,
+        place: Path,
+        commit: int,
+        *,
+        size: int = 512 << 20,
+        make: Sequence[str] = ("mkfs.ext4", "-q", "-F"),
+        options: str = "",
+    ) -> None:
         self._image = place / "disk.img"
-        self._options = f"loop,commit={commit}"
+        self._size = size
+        self._make = make
+        self._options = options or f"loop,commit={commit}"
         self.root = place / "disk"
 
     def make(self) -> None:
         self.root.mkdir(parents=True)
         with self._image.open("wb") as image:
-            image.truncate(512 << 20)
-        subprocess.run(["mkfs.ext4", "-q", "-F", self._image], check=True)
+            image.truncate(self._size)
+        subprocess.run([*self._make, self._image], check=True)
         self.attach()
 
     def attach(self) -> None:

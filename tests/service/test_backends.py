@@ -100,18 +100,24 @@ class TestS3fs(_OnS3):
 
 class TestLocal(BackendSuite, MarkerSuite, MetadataSuite):
     file_and_directory = False
+    scheme = "file"
 
     @pytest.fixture
     def backend(self, tmp_path):
         root = tmp_path / "root"
         root.mkdir()
-        backend, self.key_prefix = open_backend("test", BackendConfig(url=f"file://{root}"))
+        backend, self.key_prefix = open_backend("test", BackendConfig(url=f"{self.scheme}://{root}"))
         yield backend
         run(backend.close())
 
     @pytest.fixture
     def prefix(self, backend):
         return f"{self.key_prefix}/"
+
+
+@pytest.mark.feature("S4-20")
+class TestDirect(TestLocal):
+    scheme = "direct"
 
 
 class TestMemory(BackendSuite, MarkerSuite):

@@ -65,6 +65,20 @@ class TestChainedLocal(FilesystemSuite):
         return f"{tier_places}/chained"
 
 
+@pytest.mark.nightly
+class TestChainedDirect(FilesystemSuite):
+    """``tier::direct:///directory``."""
+
+    @pytest.fixture
+    def fs(self, tier_places: Any) -> Any:
+        (tier_places / "chained").mkdir()
+        return fsspec.url_to_fs(f"tier::direct://{tier_places}/chained")[0]
+
+    @pytest.fixture
+    def root(self, tier_places: Any) -> str:
+        return f"{tier_places}/chained"
+
+
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 class TestMemory(FilesystemSuite):
     """fsspec's memory filesystem: shows that the suite asks for nothing of our own making."""

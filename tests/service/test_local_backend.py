@@ -1,4 +1,4 @@
-"""``file://``: bounded by its root, native attributes, atomic among programs."""
+"""``file://`` and ``direct://``: bounded by its root, native attributes, atomic among programs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,14 @@ def root(tmp_path):
     return root
 
 
+@pytest.fixture(params=["file", "direct"])
+def scheme(request):
+    return request.param
+
+
 @pytest.fixture
-def backend(root):
-    backend, _ = open_backend("test", BackendConfig(url=f"file://{root}"))
+def backend(root, scheme):
+    backend, _ = open_backend("test", BackendConfig(url=f"{scheme}://{root}"))
     yield backend
     run(backend.close())
 
@@ -35,9 +40,9 @@ def prefix(root):
     return f"{str(root).strip('/')}/"
 
 
-def test_two_roots_agree_on_identity_and_keys(root, backend, prefix):
+def test_two_roots_agree_on_identity_and_keys(root, backend, prefix, scheme):
     (root / "sub").mkdir()
-    inner, inner_prefix = open_backend("inner", BackendConfig(url=f"file://{root}/sub"))
+    inner, inner_prefix = open_backend("inner", BackendConfig(url=f"{scheme}://{root}/sub"))
     run(inner.put(f"{inner_prefix}/x", b"1"))
     assert inner.identity == backend.identity
     assert run(inner.head(f"{inner_prefix}/x")) == run(backend.head(f"{prefix}sub/x"))
