@@ -81,6 +81,8 @@ class DiskCache:
     checker : Checker
         Compares files with their checksums.
     memory : MemoryTier
+    streamed : set of str
+        Stores whose objects are kept only if somebody asks for a complete file (`Reader.wait_complete`).
 
     Raises
     ------
@@ -104,6 +106,7 @@ class DiskCache:
         self.objects = directory / "objects"
         self.staging = directory / ".staging"
         self.counts = Counts()
+        self.streamed: set[str] = set()
         self._clock = clock
         self._guard = directory / ".lock"
         self._lock = threading.Lock()
@@ -409,7 +412,7 @@ class DiskCache:
         stored = key.size <= self._evictor.limits.size
         if not stored:
             self.counts.uncached += 1
-        return Fill(self, key, fetch, stored=stored)
+        return Fill(self, key, fetch, stored=stored, streams=key.store in self.streamed)
 
     def _find(self, key: ObjectKey) -> SealedFile | None:
         sealed = self._opened.find(key)

@@ -40,6 +40,8 @@ class Fill:
     fetch : Fetch
     stored : bool
         False: the object can't be kept on disk; it streams through memory.
+    streams : bool
+        It does so although it could be kept, until `complete` is called.
 
     Attributes
     ----------
@@ -55,13 +57,14 @@ class Fill:
         How its store is asked.
     """
 
-    def __init__(self, storage: Storage, key: ObjectKey, fetch: Fetch, *, stored: bool) -> None:
+    def __init__(self, storage: Storage, key: ObjectKey, fetch: Fetch, *, stored: bool, streams: bool = False) -> None:
         self.key = key
         self.blocks = BlockMap(key.size)
         self.sealed: SealedFile | None = None
         self.readers = 0
         self.settled = False
-        self.stored = stored
+        self.stored = stored and not streams
+        self._streams = stored and streams
         self.disk_error: OSError | None = None
         self.pid = os.getpid()
         self.pace = storage.pace(key.store)
@@ -74,7 +77,7 @@ class Fill:
         self._plan: Plan | None = None
         self._sealing: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self.small = SmallFetch(self, storage) if stored and key.size <= WHOLE else None
+        self.small = SmallFetch(self, storage) if self.stored and key.size <= WHOLE else None
         self.large = LargeFetch(self, storage, fetch) if key.size > WHOLE else None
 
     # -- from any thread ---------------------------------------------------------------------------------------------
@@ -189,9 +192,12 @@ class Fill:
         """
         if self.small is not None:
             await self.small.finish()
+        self.stored |= self._streams
         while self.sealed is None and self._sealing is None and not self.settled:
             if not self.stored:
                 raise self._why_not_stored()
+            if self._streams:
+                self._drop_streamed()
             waiting = {one.task: one for one in self._requests.values()}
             request = max(SMALLEST_REQUEST, min(self.key.size // self.pace.width, self.pace.largest_request))
             for first, last in self.blocks.missing(0, self.key.size, request):
@@ -206,6 +212,13 @@ class Fill:
                     raise error
         if self._sealing is not None:
             await asyncio.shield(self._sealing)
+
+    def _drop_streamed(self) -> None:
+        """What was read before the file was wanted lies in memory alone: it is fetched once more."""
+        for request in set(self._requests.values()):
+            if request.task is None or request.task.done():
+                self._storage.kept.forget(request)
+                self._settle(request, MISSING)
 
     def _why_not_stored(self) -> OSError:
         error = self.disk_error

@@ -129,6 +129,8 @@ class Engine:
                 self.weaknesses[name] = found
                 log.warning("backend %r: %s", name, found)
         backend, prefix = self.backends[name]
+        if not backend.capabilities.cached:
+            self.cache.streamed.add(backend.identity)
         if backend.identity not in self.uploaders:
             backend.uploads = UploadLog(self.journal, backend.identity)
             self.uploaders[backend.identity] = Uploader(

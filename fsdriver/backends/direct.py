@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -231,6 +232,7 @@ class DirectBackend(LocalBackend):
     """
 
     scheme = "direct"
+    capabilities = replace(LocalBackend.capabilities, cached=False)
 
     def __init__(self, root: str, retry: RetryPolicy, *, fsync: bool = True, strict: bool = False) -> None:
         super().__init__(root, retry, fsync=fsync)

@@ -73,6 +73,8 @@ class Capabilities:
     strong_versions: bool = True
     """The version identifies the bytes; else it is size + mtime and is never trusted past its time to live."""
     read_only: bool = False
+    cached: bool = True
+    """What is read is kept in the disk cache; False where that would be one more copy on a disk just as near (``direct://``)."""
     segment_limit: int | None = None
     """Bytes between two ``/`` of a key (``file://``: 255); None: only the whole key has a limit."""
 

@@ -57,6 +57,10 @@ class Sealer:
         self._seal(self._sealable(key, version, path))
 
     def _seal(self, finished: Sequence[tuple[ObjectKey, Path]]) -> None:
+        if self._store in self._cache.streamed:
+            for _, path in finished:
+                self._staging.remove(path)
+            return
         try:
             self._cache.seal_many(finished)
         except OSError as error:

@@ -22,10 +22,14 @@ import pytest
 from fsdriver.backends import aligned, direct, open_backend, weakness
 from fsdriver.backends.direct_calls import PAGE
 from fsdriver.backends.local_attributes import TEMPORARY
+from fsdriver.config import Config
 from fsdriver.config.models import BackendConfig
+from fsdriver.engine import open_engine
 from fsdriver.errors import ConfigError, NoSpace, Unsupported
+from fsdriver.routes.caching import warm
 from tests.crash.disk import Disk, can_cut_power
 from tests.service.backend_suite import run
+from tests.service.routes import Tree, update, write
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.feature("S4-20")
@@ -316,7 +320,9 @@ while True:
 
 
 def test_killed_in_the_middle_it_leaves_no_half_file(root):
-    with subprocess.Popen([sys.executable, "-c", _WRITER, root], env={**os.environ, "PYTHONPATH": os.getcwd()}) as writer:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITER, root], env={**os.environ, "PYTHONPATH": os.getcwd()}
+    ) as writer:
         wait_for(lambda: (root / "f").exists() or writer.poll() is not None)
         wait_for(lambda: any(name.startswith(TEMPORARY) for name in os.listdir(root)) or writer.poll() is not None)
         writer.send_signal(signal.SIGKILL)
@@ -384,3 +390,46 @@ def test_a_source_that_loses_bytes_is_no_success(root, store, tmp_path, monkeypa
     with pytest.raises(OSError, match="lost bytes"):
         run(backend.put(f"{prefix}f", source))
     assert os.listdir(root) == []
+
+
+@pytest.fixture
+def tree(root, tier_places):
+    """A route of ``direct://`` as a Python process has it."""
+    config = {"backend": {"disk": {"url": f"direct://{root}"}}, "route": [{"path": "/", "tiers": ["disk"]}]}
+    tree = Tree(config, tier_places, "through", open_engine(Config.model_validate(config), write="through"))
+    yield tree
+    tree.engine.close()
+
+
+@pytest.mark.parametrize("size", [1000, BLOCK * 3 + 5])
+def test_the_cache_keeps_no_copy(root, tree, size):
+    data = os.urandom(size)
+    write(tree.route, "f", data)
+    assert (root / "f").read_bytes() == data
+    assert bytes(run(tree.route.read("f"))) == data
+    assert tree.engine.cache.stats().bytes == 0
+    assert os.listdir(tree.engine.cache.staging) == []
+
+
+@pytest.mark.parametrize("size", [1000, BLOCK * 3 + 5])
+def test_what_is_warmed_or_changed_in_place_is_brought_whole(root, tree, size):
+    data = os.urandom(size)
+    (root / "f").write_bytes(data)
+    reader = run(tree.route.open("f"))
+    assert bytes(run(reader.read(0, 10))) == data[:10]
+    assert run(warm(tree.route, "f")) == size
+    assert tree.engine.cache.stats().bytes >= size
+    assert bytes(run(reader.read(0, size))) == data
+    reader.close()
+    update(tree.route, "f", 3, b"changed")
+    assert (root / "f").read_bytes() == data[:3] + b"changed" + data[10:]
+
+
+def test_an_open_file_is_read_to_its_end_after_it_was_replaced(root, tree):
+    data = os.urandom(BLOCK * 3 + 5)
+    write(tree.route, "f", data)
+    with run(tree.route.open("f")) as reader:
+        assert bytes(run(reader.read(0, 10))) == data[:10]
+        write(tree.route, "f", b"new")
+        assert bytes(run(reader.read(0, len(data)))) == data
+    assert bytes(run(tree.route.read("f"))) == b"new"
