@@ -56,7 +56,8 @@ class BackendConfig(_Table):
     """``[backend.NAME]``: one storage service behind one adapter."""
 
     url: str
-    """Container and prefix, e.g. `s3://bucket/prefix`, `file:///data`, or any URL fsspec knows."""
+    """Container and prefix, e.g. `s3://bucket/prefix`, `file:///data`, `direct:///data` (past the page cache), or any URL fsspec
+    knows."""
     engine: Literal["auto", "fsspec"] = "auto"
     """`auto` takes the fastest client for the scheme, `fsspec` the fsspec file system of that scheme."""
     timeout: Annotated[Seconds, Field(gt=0)] = 30.0
