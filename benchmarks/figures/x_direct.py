@@ -75,7 +75,14 @@ async def _put(backend: Backend, key: str, source: bytes | Path) -> None:
     Figure("direct.write", "put of 4 GiB from memory; of fio, O_DIRECT", "written MB/s", "direct", "fio", 0.9),
     Figure("direct.read", "get of 4 GiB, 8 MiB a request, 4 at a time; of fio", "read MB/s", "direct", "fio", 0.9),
     Figure("direct.copy", "put of 4 GiB from a file that is not in the page cache", "copied MB/s", "direct"),
-    Figure("direct.kept", "of what was written and read, left in the page cache", "kept", "direct", limit=0.05, at_most=True),
+    Figure(
+        "direct.kept",
+        "of what was written and read, left in the page cache",
+        "kept",
+        "direct",
+        limit=0.05,
+        at_most=True,
+    ),
     Figure("direct.file", "put of 4 GiB from memory by file://; of direct://", "written MB/s", "file", "direct"),
 )
 @contextmanager

@@ -140,5 +140,9 @@ def _check_scheme(name: str, scheme: str, url: str) -> None:
     if scheme in known:
         return
     near = difflib.get_close_matches(scheme, sorted(known), n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]!r}?" if near else "; s3, file, direct and those of fsspec (gs, az, hf, http, …) are known"
+    hint = (
+        f"; did you mean {near[0]!r}?"
+        if near
+        else "; s3, file, direct and those of fsspec (gs, az, hf, http, …) are known"
+    )
     raise ConfigError(f"backend {name!r}: unknown scheme {scheme!r}{hint}", url)

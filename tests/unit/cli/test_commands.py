@@ -65,7 +65,7 @@ def test_mistakes_in_the_arguments_give_2(arguments, capsys):
         (["mount", "s3://bucket"], "s3://bucket is no directory"),
         (["mount", "s3://bucket", "/mnt", "-o", "=3"], "an option has no name"),
         (["mount", "--config", "/", "/mnt"], "this is a directory, no configuration file"),
-        (["ls", "foo://bucket"], "unknown scheme 'foo'; s3, file and"),
+        (["ls", "foo://bucket"], "unknown scheme 'foo'; s3, file, direct and"),
         (["ls", "s3://bucket"], "AWS_ENDPOINT_URL: 'host:9000' is no URL; write http://host:9000"),
     ],
 )
