@@ -151,8 +151,8 @@ def _show(answers: list[dict[str, Any]]) -> None:
             )
         if buffered := sum(route.get("buffered", 0) for route in answer.get("routes", ())):
             click.echo(
-                f"{answer['mountpoint']}: {buffered:,} times a file of direct:// was read or written through the page cache: its"
-                " file system refuses direct I/O"
+                f"{answer['mountpoint']}: {buffered:,} time{'s' if buffered > 1 else ''} a file of direct:// was read or written"
+                " through the page cache: its file system refuses direct I/O"
             )
         if disowned := answer.get("disowned", 0):
             click.echo(
