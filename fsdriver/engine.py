@@ -114,7 +114,7 @@ class Engine:
         backend = BackendConfig.model_validate({"url": url, "storage_options": other} | known)
         name = f"chained:{Config(backend={'chained': backend}).fingerprint()}"
         # The root of a chained file:// is that of the whole machine: nothing but the files themselves is written there.
-        posix = "off" if url.partition(":")[0] in {"file", "local", "direct"} else "full"
+        posix = "off" if url.partition(":")[0] in {"file", "local"} else "full"
         route = RouteConfig.model_validate({"path": "/", "tiers": [name], "posix": posix} | settings)
         with self._lock:
             key = f"{name}|{route!r}"
@@ -129,8 +129,6 @@ class Engine:
                 self.weaknesses[name] = found
                 log.warning("backend %r: %s", name, found)
         backend, prefix = self.backends[name]
-        if not backend.capabilities.cached:
-            self.cache.streamed.add(backend.identity)
         if backend.identity not in self.uploaders:
             backend.uploads = UploadLog(self.journal, backend.identity)
             self.uploaders[backend.identity] = Uploader(

@@ -90,7 +90,8 @@ class Namespace:
         self.protocol = protocol
         self._config = config
         self._options = translate(protocol, options)
-        self._settings = dict(settings)
+        # The root of a chained local URL is that of the whole machine: nothing but the files themselves is written there.
+        self._settings = dict(settings) | ({"posix": "off"} if protocol in LOCAL else {})
         self._engine: tuple[int, Engine] | None = None
         self._containers: dict[str, Route] = {}
         self._lock = threading.Lock()

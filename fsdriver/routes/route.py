@@ -45,6 +45,8 @@ class Route(InPlace):
     ) -> None:
         super().__init__(backend, prefix, policy, defaults, services)
         self.path = path
+        if not backend.capabilities.cached:
+            services.cache.streamed.add(backend.identity)
 
     # -- publishing ----------------------------------------------------------------------------------------------------
 

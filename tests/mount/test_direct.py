@@ -35,7 +35,7 @@ def test_files_are_written_read_and_changed_in_place(trees, folder):
     (folder / "foreign").write_bytes(data)
     tree.command("refresh", str(tree.root))
     assert (tree.root / "foreign").read_bytes() == data
-    assert json.loads(tree.command("status", "--json").stdout)[0]["cache"]["bytes"] == 0
+    assert json.loads(tree.command("status", str(tree.root), "--json").stdout)[0]["cache"]["bytes"] == 0
     with open(tree.root / "foreign", "r+b", buffering=0) as file, open(tree.root / "foreign", "rb") as before:
         assert before.read(10) == data[:10]
         file.seek(SIZE // 2)
@@ -47,7 +47,7 @@ def test_files_are_written_read_and_changed_in_place(trees, folder):
 
 
 def test_status_tells_where_there_is_no_direct_io(trees, tmp_path):
-    shm = Path("/dev/shm")  # noqa: S108 - a file system in memory, whatever tests call temporary
+    shm = Path("/dev/shm")
     if not refusal(str(shm)) or not os.access(shm, os.W_OK):
         pytest.skip("needs a file system in memory")
     folder = shm / f"fsdriver-{os.getpid()}"
@@ -57,7 +57,7 @@ def test_status_tells_where_there_is_no_direct_io(trees, tmp_path):
         tree.mount()
         (tree.root / "f").write_bytes(b"content")
         tree.command("sync", str(tree.root))
-        shown = tree.command("status").stdout
+        shown = tree.command("status", str(tree.root)).stdout
         assert "tmpfs" in shown
         assert "file://" in shown
         assert "a file of direct:// was read or written" in shown
