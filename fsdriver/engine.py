@@ -7,6 +7,7 @@ registry. After a fork the child makes engines of its own.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -20,9 +21,10 @@ from typing import Any, Final
 from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend, weakness
 from fsdriver.backends.base import Backend
+from fsdriver.backends.store import Store
 from fsdriver.cache import DiskCache, Epochs
 from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, offered_dirs, runtime_dir, state_dir
-from fsdriver.errors import AccessDenied, NotFound, ReadOnly, Stale
+from fsdriver.errors import AccessDenied, ConfigError, NotFound, ReadOnly, Stale
 from fsdriver.metadata.entries import Defaults
 from fsdriver.notify import announce
 from fsdriver.routes.lenders import Lenders
@@ -31,8 +33,14 @@ from fsdriver.routes.route import Route
 from fsdriver.routes.services import Policy, Services, WriteMode
 from fsdriver.routes.tree import Tree
 from fsdriver.runtime import on_loop, run
+from fsdriver.tiers.catalog import Catalog as TierCatalog
+from fsdriver.tiers.opening import is_stack, open_stack
+from fsdriver.tiers.sqlite_catalog import SqliteCatalog
+from fsdriver.tiers.stack import Stack
+from fsdriver.tiers.working import TierWorker
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.leftovers import UploadLog
+from fsdriver.writeback.lock import UploaderLock
 from fsdriver.writeback.pending import Pending
 from fsdriver.writeback.powerloss import after_boot, boot_id
 from fsdriver.writeback.staging import Staging
@@ -82,6 +90,8 @@ class Engine:
         self.state = state
         self.backends: dict[str, tuple[Backend, str]] = {}
         self.weaknesses: dict[str, str] = {}
+        self.stacks: dict[str, Stack] = {}
+        self.workers: dict[str, TierWorker] = {}
         self.uploaders: dict[str, Uploader] = {}
         self.routes: list[Route] = []
         self._adopted: dict[str, Route] = {}
@@ -90,7 +100,7 @@ class Engine:
         self._lock = threading.RLock()
         _name_what_has_no_effect(config)
         for route in config.route:
-            self.routes.append(self._make_route(route, route.tiers[0], config.backend[route.tiers[0]]))
+            self.routes.append(self._make_route(route, config.backend))
         self.tree = Tree(self.routes)
 
     def route(self, path: str) -> tuple[Route, str]:
@@ -119,28 +129,59 @@ class Engine:
         with self._lock:
             key = f"{name}|{route!r}"
             if key not in self._adopted:
-                self._adopted[key] = self._make_route(route, name, backend)
+                self._adopted[key] = self._make_route(route, {name: backend})
             return self._adopted[key]
 
-    def _make_route(self, config: RouteConfig, name: str, backend_config: BackendConfig) -> Route:
-        if name not in self.backends:
-            self.backends[name] = open_backend(name, backend_config)
-            if found := weakness(backend_config):
-                self.weaknesses[name] = found
-                log.warning("backend %r: %s", name, found)
-        backend, prefix = self.backends[name]
-        if backend.identity not in self.uploaders:
-            backend.uploads = UploadLog(self.journal, backend.identity)
-            self.uploaders[backend.identity] = Uploader(
-                backend, self.journal, self.staging, self.cache, self.state, self._carried_out, self._lost,
-                partial(self._foreign_route, backend.identity),
+    def _make_route(self, config: RouteConfig, backends: Mapping[str, BackendConfig]) -> Route:
+        store, prefix = self._open_stack(config) if is_stack(config) else self._open_backend(config.tiers[0], backends)
+        timeout = 2 * max(backends[name].timeout for name in (*config.tiers, *config.replicate))
+        if store.identity not in self.uploaders:
+            store.uploads = UploadLog(self.journal, store.identity)
+            self.uploaders[store.identity] = Uploader(
+                store, self.journal, self.staging, self.cache, self.state, self._carried_out, self._lost,
+                partial(self._foreign_route, store.identity),
             )  # fmt: skip
-            self._builders[backend.identity] = partial(
-                self._build_route, RouteConfig(tiers=[name]), backend, timeout=backend_config.timeout * 2
+            self._builders[store.identity] = partial(
+                self._build_route, RouteConfig(tiers=config.tiers[:1]), store, timeout=timeout
             )
-        route = self._build_route(config, backend, prefix, timeout=backend_config.timeout * 2)
-        self.uploaders[backend.identity].routes[prefix] = route
+        route = self._build_route(config, store, prefix, timeout=timeout)
+        self.uploaders[store.identity].routes[prefix] = route
         return route
+
+    def _open_backend(self, name: str, backends: Mapping[str, BackendConfig]) -> tuple[Store, str]:
+        if name not in self.backends:
+            self.backends[name] = open_backend(name, backends[name])
+            self._name_weakness(name, backends[name])
+        return self.backends[name]
+
+    def _open_stack(self, config: RouteConfig) -> tuple[Store, str]:
+        for name in (*config.tiers, *config.replicate):
+            self._name_weakness(name, self.config.backend[name])
+        stack = open_stack(config, self.config, self.tier_catalog, self.staging.directory, self._wake_workers)
+        if (known := self.stacks.get(stack.identity)) is not None:
+            if list(known.tiers) != list(stack.tiers):
+                raise ConfigError(
+                    f"two routes keep different stacks in one place: {', '.join(stack.tiers)}", config.path
+                )
+            return known, ""
+        self.stacks[stack.identity] = stack
+        lock = UploaderLock(self.state, f"tiers|{stack.identity}")
+        self.workers[stack.identity] = TierWorker(stack, lock, f"{os.uname().nodename}-{os.getpid()}")
+        return stack, ""
+
+    @cached_property
+    def tier_catalog(self) -> TierCatalog:
+        """What tiers hold which version of what; opened by the first stack."""
+        return SqliteCatalog(self.state / "tiers.db")
+
+    def _wake_workers(self) -> None:
+        for worker in self.workers.values():
+            worker.wake()
+
+    def _name_weakness(self, name: str, config: BackendConfig) -> None:
+        if name not in self.weaknesses and (found := weakness(config)):
+            self.weaknesses[name] = found
+            log.warning("backend %r: %s", name, found)
 
     @cached_property
     def _sockets(self) -> Path:
@@ -150,7 +191,7 @@ class Engine:
     async def _announce(self, identity: str, keys: Sequence[str]) -> None:
         await announce(self._sockets, identity, keys)
 
-    def _build_route(self, config: RouteConfig, backend: Backend, prefix: str, *, timeout: float) -> Route:
+    def _build_route(self, config: RouteConfig, backend: Store, prefix: str, *, timeout: float) -> Route:
         policy = Policy(
             write=config.write or self.write,
             fsync=config.fsync,
@@ -223,10 +264,18 @@ class Engine:
         """Carry out what an earlier process left in the journal."""
         for uploader in self.uploaders.values():
             uploader.wake()
+        if self.daemon:
+            run(self._stay())
+
+    async def _stay(self) -> None:
+        await on_loop()
+        for worker in self.workers.values():
+            worker.stay()
 
     def owes(self) -> bool:
         """Whether a store lacks anything: contents, names, records of attributes, or the end of a mark in them."""
-        return any(route.marked or not self.journal.is_empty(route.backend.identity) for route in self._all_routes())
+        owing = any(route.marked or not self.journal.is_empty(route.backend.identity) for route in self._all_routes())
+        return owing or any(worker.busy for worker in self.workers.values())
 
     def pending(self) -> tuple[int, int]:
         """How many changes at and below the routes wait for the stores, and their bytes."""
@@ -245,6 +294,8 @@ class Engine:
             route for route in self._all_routes() if route.marked or not self.journal.is_empty(route.backend.identity)
         ]
         await sync_all([(route, "") for route in owing], timeout)
+        with contextlib.suppress(TimeoutError):  # what is left stays in the catalog
+            await asyncio.gather(*(worker.settled(timeout) for worker in self.workers.values()))
 
     def close(self) -> None:
         """Stop the uploaders and close connections and files; what is pending stays journaled."""
@@ -252,8 +303,12 @@ class Engine:
         run(self.prefetcher.close())
         for uploader in self.uploaders.values():
             run(uploader.close())
-        for backend, _ in self.backends.values():
-            run(_close(backend))
+        backends = [backend for backend, _ in self.backends.values()]
+        open_ones: list[Store | TierWorker] = [*self.workers.values(), *self.stacks.values(), *backends]
+        for one in open_ones:
+            run(_close(one))
+        if self.stacks:
+            run(self.tier_catalog.close())
         self.journal.close()
         self.cache.close()
 
@@ -293,17 +348,14 @@ async def _may_write(route: Route) -> bool:
     return True
 
 
-async def _close(backend: Backend) -> None:
+async def _close(one: Store | TierWorker) -> None:
     await on_loop()
-    await backend.close()
+    await one.close()
 
 
 def _name_what_has_no_effect(config: Config) -> None:
     """Keys that are understood but that this version does not act on: said, never ignored in silence."""
     unused = ["[cache] isolate"] if "isolate" in config.cache.model_fields_set else []
-    for route in config.route:
-        unused += [f"route {route.path}: {key}" for key in ("replicate", "ack") if getattr(route, key)]
-        unused += [f"route {route.path}: tiers after the first"] if len(route.tiers) > 1 else []
     unused += [f"[policy.{name}]" for name in config.policy]
     if unused:
         log.warning("these settings have no effect yet: %s", "; ".join(unused))

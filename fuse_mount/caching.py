@@ -1,4 +1,4 @@
-"""Commands on the cache of a mount: ``warm``, ``evict``, ``pin``, ``unpin``; paths are those of the tree."""
+"""Commands on the cache and the tiers of a mount: ``warm``, ``evict``, ``pin``, ``move``, …; paths are those of the tree."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from fsdriver.routes import caching
+from fsdriver.routes import caching, tiering
 from fsdriver.routes.verifying import verify
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ class CacheCommands:
             "evict": self._evict,
             "pin": self._pin,
             "unpin": self._unpin,
+            "move": self._move,
+            "explain": self._explain,
         }
 
     async def _warm(self, request: Mapping[str, Any]) -> Answer:
@@ -50,6 +52,15 @@ class CacheCommands:
     async def _verify(self, request: Mapping[str, Any]) -> Answer:
         route, path = self._tree.resolve(str(request["path"]))
         return asdict(await verify(route, path, everything=bool(request["bytes"]), repair=bool(request["repair"])))
+
+    async def _move(self, request: Mapping[str, Any]) -> Answer:
+        route, path = self._tree.resolve(str(request["path"]))
+        return await tiering.move(
+            route, path, str(request["tier"]), keep=bool(request["keep"]), pin=bool(request["pin"])
+        )  # fmt: skip
+
+    async def _explain(self, request: Mapping[str, Any]) -> Answer:
+        return await tiering.explain(*self._tree.resolve(str(request["path"])))
 
     async def _evict(self, request: Mapping[str, Any]) -> Answer:
         first = await self._evict_now(str(request["path"]))

@@ -333,6 +333,7 @@ class MountServer:
                  "buffered": route.backend.counters.buffered,
                  "requests": dict(route.backend.counters.requests)} for route in self.engine.routes
             ],
+            "stacks": {identity: stack.status() for identity, stack in self.engine.stacks.items()},
         }  # fmt: skip
 
     def _pending(self) -> list[dict[str, Any]]:

@@ -79,6 +79,9 @@ class Store(ABC):
         """
         return None
 
+    def used(self, key: str) -> None:  # noqa: B027 - most stores do not count
+        """A file was opened; from any thread."""
+
     @abstractmethod
     async def fetch(self, key: str, most: int) -> tuple[ObjectInfo, memoryview]:
         """A small object whole, with the attributes of the version that was read: one request where the service allows.

@@ -17,6 +17,7 @@ from fsdriver.cli.install import install_system
 from fsdriver.cli.integrity import fsck, verify
 from fsdriver.cli.mounting import mount, mount_helper, umount
 from fsdriver.cli.recovering import recover
+from fsdriver.cli.tiers import explain, move
 from fsdriver.cli.tree import ls, refresh, status, sync
 
 FAILED = 1
@@ -40,6 +41,8 @@ for command in (
     evict,
     pin,
     unpin,
+    move,
+    explain,
     ls,
     verify,
     fsck,

@@ -44,6 +44,14 @@ class Place(Protocol):
         """Begin to compare a file through all tiers; fields of `fsdriver.routes.verifying.Verified`."""
         ...
 
+    def move(self, path: str, tier: str, *, keep: bool, pin: bool) -> Future[Mapping[str, Any]]:
+        """Begin to move a file to a tier; the answer is `fsdriver.routes.tiering.explain`'s."""
+        ...
+
+    def explain(self, path: str) -> Mapping[str, Any]:
+        """What is known of a file; see `fsdriver.routes.tiering.explain`."""
+        ...
+
     def evict(self) -> Mapping[str, int]:
         """Fields of `fsdriver.routes.caching.Eviction`."""
         ...
@@ -120,6 +128,12 @@ class MountedPlace:
 
     def verify(self, path: str, *, everything: bool, repair: bool) -> Future[Mapping[str, Any]]:
         return _in_thread(lambda: self._ask("verify", path=path, bytes=everything, repair=repair))
+
+    def move(self, path: str, tier: str, *, keep: bool, pin: bool) -> Future[Mapping[str, Any]]:
+        return _in_thread(lambda: self._ask("move", path=path, tier=tier, keep=keep, pin=pin))
+
+    def explain(self, path: str) -> Mapping[str, Any]:
+        return self._ask("explain", path=path)
 
     def evict(self) -> Mapping[str, int]:
         return self._ask("evict", path=self._inside)
@@ -226,6 +240,18 @@ class UrlPlace:
             return asdict(await verify(*self.engine.route(path), everything=everything, repair=repair))
 
         return spawn(described())
+
+    def move(self, path: str, tier: str, *, keep: bool, pin: bool) -> Future[Mapping[str, Any]]:
+        from fsdriver.routes.tiering import move
+        from fsdriver.runtime import spawn
+
+        return spawn(move(*self.engine.route(path), tier, keep=keep, pin=pin))
+
+    def explain(self, path: str) -> Mapping[str, Any]:
+        from fsdriver.routes.tiering import explain
+        from fsdriver.runtime import run
+
+        return run(explain(*self.engine.route(path)))
 
     def evict(self) -> Mapping[str, int]:
         from fsdriver.routes.caching import Eviction, evict

@@ -101,6 +101,7 @@ class Reading(NameChanges):
 
     def _reader(self, path: str, entry: Entry, make: Callable[[ObjectKey, Fetch, FetchNow | None], Reader]) -> Reader:
         key = self.content_key(path, entry)
+        self.backend.used(key.key)
 
         async def fetch(start: int, end: int) -> memoryview:
             where, seen = (key.key, key.version), set[tuple[str, str]]()

@@ -7,7 +7,7 @@ because Redis is asked over the network; SQLite answers in the calling thread.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fsdriver.tiers.records import Move, Record
@@ -60,11 +60,11 @@ class Catalog(ABC):
         """Add records of objects that nothing is known of; those of known keys are left as they are."""
 
     @abstractmethod
-    def of_directory(self, stack: str, directory: str) -> AsyncIterator[Record]:
+    def of_directory(self, stack: str, directory: str) -> AsyncGenerator[Record]:
         """Records of keys directly below a directory key (``""`` or ending in ``/``), by key, removed ones among them."""
 
     @abstractmethod
-    def below(self, stack: str, prefix: str, after: str = "") -> AsyncIterator[Record]:
+    def below(self, stack: str, prefix: str, after: str = "") -> AsyncGenerator[Record]:
         """All records whose keys begin with ``prefix`` and come after ``after``, by key, streamed."""
 
     @abstractmethod
@@ -92,11 +92,11 @@ class Catalog(ABC):
         """Give a move back, with its ``failures``, ``not_before`` and ``error``."""
 
     @abstractmethod
-    def moves(self, stack: str, key: str | None = None) -> AsyncIterator[Move]:
+    def moves(self, stack: str, key: str | None = None) -> AsyncGenerator[Move]:
         """What is owed, of one key or of all."""
 
     @abstractmethod
-    def owing_removals(self, stack: str) -> AsyncIterator[Record]:
+    def owing_removals(self, stack: str) -> AsyncGenerator[Record]:
         """Records with copies that have to go."""
 
     @abstractmethod

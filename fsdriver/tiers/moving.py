@@ -19,7 +19,7 @@ from typing import Final
 
 from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.errors import Corrupt, FsdriverError, Stale, Unsupported
-from fsdriver.tiers.finding import Finder, good
+from fsdriver.tiers.finding import Finder, good, is_away
 from fsdriver.tiers.reading import TieredReader, sha256_of
 from fsdriver.tiers.records import Copy, CopyState, Move, Record
 from fsdriver.tiers.removing import Remover
@@ -83,6 +83,27 @@ class Mover:
         self.moves.bytes += move.size if done else 0
         self.moves.pointless += not done
         return True
+
+    async def insist(self, move: Move) -> bool:
+        """Carry out a move that somebody waits for, and say what fails; what may yet succeed stays owed.
+
+        Returns
+        -------
+        bool
+            False: the object was changed meanwhile, there is nothing to be moved.
+        """
+        await self._catalog.owe(self._finder.stack, [move])
+        try:
+            done = await self._move(move)
+        except FsdriverError as error:
+            if is_away(error):
+                await self._postpone(move, error)
+            else:
+                await self._end(move)
+            raise
+        self.moves.done += done
+        self.moves.bytes += move.size if done else 0
+        return done
 
     async def _postpone(self, move: Move, error: FsdriverError) -> None:
         failures = move.failures + 1
@@ -157,7 +178,8 @@ class Mover:
         """A copy inside one container, made by the service; None where it is another's."""
         for tier, copy in good(record, self._finder.tiers):
             same = tier.backend.identity == target.backend.identity
-            if same and tier.backend.capabilities.server_copy and target.backend.capabilities.metadata:
+            able = tier.backend.capabilities
+            if same and able.server_copy and able.metadata and not able.directories:  # those have roots
                 told = await tier.backend.head(tier.key(record.key))
                 marked = dict(without_marks(told.metadata) or {}) | marks(record.version, record.mtime_ns)
                 return await target.backend.copy(

@@ -14,6 +14,8 @@ def agrees(record: Record | None, found: Mapping[str, ObjectInfo], unreached: Co
     """Whether a record says of an object just what the tiers that could be asked hold."""
     if record is None:
         return not found
+    if record.key.endswith("/"):
+        return record.copies.keys() - set(unreached) == found.keys()
     known = {tier: copy.version for tier, copy in record.copies.items() if tier not in unreached}
     return known == {tier: info.version for tier, info in found.items()}
 
@@ -38,6 +40,8 @@ def settle(
     unreached : collection of str
         Tiers that could not be asked: what is known of them stands.
     """
+    if key.endswith("/"):
+        return _marker(key, record, found, unreached)
     kept, others = _sorted_out(record, found, unreached)
     winner = _winner(record, kept, others)
     if winner is None and record is not None and not record.removed and not _stands(record, kept, others):
@@ -58,6 +62,25 @@ def settle(
     return Record(
         key, version_of(best), best.size, modified_ns(best), copies, pin=record.pin if record else None
     )  # fmt: skip
+
+
+def _marker(
+    key: str, record: Record | None, found: Mapping[str, ObjectInfo], unreached: Collection[str]
+) -> Record | None:
+    """Of a directory: it is nothing but there, in any number of tiers; what its version is says nothing."""
+    before = record.copies if record is not None else {}
+    copies = {tier: copy for tier, copy in before.items() if tier in unreached}
+    for tier, info in found.items():
+        owed = tier in before and before[tier].state is CopyState.OWED
+        copies[tier] = Copy(info.version, CopyState.OWED if owed else CopyState.GOOD)
+    live = [tier for tier, copy in copies.items() if copy.state is CopyState.GOOD]
+    if record is not None:
+        version = record.version or (copies[live[0]].version if live else "")
+        return replace(record, version=version if live else "", copies=copies)
+    if not live:
+        return None
+    first = found[live[0]]
+    return Record(key, version_of(first), 0, modified_ns(first), copies)
 
 
 def _sorted_out(

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -226,7 +226,7 @@ class SqliteCatalog(Catalog):
             [(number, tier, *held) for tier, held in sums.items() if any(held)],
         )
 
-    async def of_directory(self, stack: str, directory: str) -> AsyncIterator[Record]:
+    async def of_directory(self, stack: str, directory: str) -> AsyncGenerator[Record]:
         number, parent, after = self._number(stack), _blob(directory), b""
         while True:
             rows = self._rows(
@@ -239,7 +239,7 @@ class SqliteCatalog(Catalog):
                 return
             after = rows[-1][0]
 
-    async def below(self, stack: str, prefix: str, after: str = "") -> AsyncIterator[Record]:
+    async def below(self, stack: str, prefix: str, after: str = "") -> AsyncGenerator[Record]:
         number, start, last = self._number(stack), _blob(prefix), _blob(after)
         end = _end_of(start)
         while True:
@@ -273,7 +273,7 @@ class SqliteCatalog(Catalog):
             for table in ("objects", "holdings", "moves"):
                 connection.execute(f"DELETE FROM {table} WHERE stack=?", (number,))
 
-    async def owing_removals(self, stack: str) -> AsyncIterator[Record]:
+    async def owing_removals(self, stack: str) -> AsyncGenerator[Record]:
         number, after = self._number(stack), b""
         while True:
             rows = self._rows(
@@ -329,7 +329,7 @@ class SqliteCatalog(Catalog):
                 (move.failures, move.not_before, move.error, *_names(self._number(stack), move)),
             )
 
-    async def moves(self, stack: str, key: str | None = None) -> AsyncIterator[Move]:
+    async def moves(self, stack: str, key: str | None = None) -> AsyncGenerator[Move]:
         number, after = self._number(stack), 0
         while True:
             rows = self._rows(

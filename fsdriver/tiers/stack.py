@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fsdriver.backends.model import Counters, ObjectInfo, Page
 from fsdriver.backends.outage import Outage
 from fsdriver.backends.retry import RetryPolicy
 from fsdriver.backends.store import Store
-from fsdriver.errors import BackendError, ConfigError, FsdriverError, Unreachable
-from fsdriver.tiers.catalog import Catalog
+from fsdriver.errors import BackendError, ConfigError, FsdriverError, NotFound, Stale, Unreachable, Unsupported
+from fsdriver.tiers.catalog import Catalog, Holdings
 from fsdriver.tiers.finding import Finder, good, is_away
 from fsdriver.tiers.moving import Mover
 from fsdriver.tiers.reading import TieredReader
-from fsdriver.tiers.records import Record
+from fsdriver.tiers.records import Move, Record
 from fsdriver.tiers.removing import Remover
 from fsdriver.tiers.tier import Tier, without_marks
 from fsdriver.tiers.writing import TieredWriter, Written
@@ -90,6 +90,7 @@ class Stack(Store):
         self._owing = owing
         self._uses: dict[str, tuple[int, float]] = {}
         self._noted = time.monotonic()
+        self._holdings: Mapping[str, Holdings] = {}
         self._last_error: BackendError = Unreachable("no tier answers")
         deadline = max(tier.backend.retry.deadline for tier in tiers)
         self.outage = Outage(self._identity, self._probe, RetryPolicy(deadline=deadline))
@@ -214,6 +215,7 @@ class Stack(Store):
         self.counters.count("put")
         info, written = await self.writer.put(key, source, metadata, if_version, content_type, doubtful=doubtful)
         self.counters.bytes_written += info.size
+        self.used(key)
         await self._replicate(written)
         return _told(written.record, info)
 
@@ -279,6 +281,70 @@ class Stack(Store):
         await asyncio.gather(*(worker() for _ in range(DELETES_AT_ONCE)))
         if failures:
             raise failures[0]
+
+    # -- tiers ---------------------------------------------------------------------------------------------------------
+
+    async def move(self, key: str, target: str, *, keep: bool = False, pin: bool = False) -> Record:
+        """Have a verified copy of an object in a tier, and let go of those in others, but replicas.
+
+        Parameters
+        ----------
+        target : str
+            Name of a tier.
+        keep : bool
+            Leave the other copies where they are.
+        pin : bool
+            No rule moves it away from there; False undoes that.
+
+        Returns
+        -------
+        Record
+            As it is now.
+
+        Raises
+        ------
+        Unsupported
+            There is no such tier, or it is only read.
+        NotFound, Stale
+            There is no such object; it was changed meanwhile.
+        BackendError
+            It cannot be copied now; if it is worth another try, it stays owed.
+        """
+        if target not in self.tiers:
+            raise Unsupported(f"there is no tier {target!r}; this route has {', '.join(self.tiers)}", key)
+        record = await self.finder.record(key)
+        while record is not None and record.pin != (wanted := target if pin else None):
+            await self.catalog.swap(self._identity, replace(record, pin=wanted), record.serial)
+            record = await self.finder.record(key)
+        if record is None:
+            raise NotFound("no such object", key)
+        stay = {target, *self.writer.replicas(key)}
+        leaves = () if keep else tuple(name for name in record.holders() if name not in stay)
+        done = await self.mover.insist(Move(key, record.version, target, leaves, "command", record.size))
+        now = await self.catalog.get(self._identity, key)
+        if not done or now is None:
+            raise Stale("it was changed by someone else meanwhile; try again", key)
+        return now
+
+    async def take_stock(self) -> None:
+        """Ask the catalog what each tier holds, for `status`."""
+        self._holdings = await self.catalog.holdings(self._identity)
+
+    def status(self) -> dict[str, Any]:
+        """For ``status``: each tier with what it held when stock was taken, and what was read, moved and found."""
+        nothing = Holdings(0, 0)
+        return {
+            "tiers": [
+                {"name": tier.name, "store": tier.backend.identity, "prefix": tier.prefix, "reachable": tier.reachable}
+                | asdict(self._holdings.get(tier.name, nothing))
+                | {"reads": self.reader.reads.by_tier.get(tier.name, 0)}
+                for tier in self.tiers.values()
+            ],
+            "fallbacks": self.reader.reads.fallbacks,
+            "corrupt": self.reader.reads.corrupt,
+            "moves": asdict(self.mover.moves),
+            "found": asdict(self.finder.findings),
+        }
 
     async def sign(self, key: str, expires: int) -> str:
         record = await self.finder.record(key)

@@ -208,8 +208,8 @@ class TieredWriter:
             if known is not None and known.removed:
                 done = known
                 break
-            if known is None or if_version not in {None, known.version}:
-                known = await self._finder.settle(key)
+            if known is None or if_version not in {None, known.version} or key.endswith("/"):
+                known = await self._finder.settle(key)  # directories may be in tiers that we did not put them into
             if known is None:
                 return
             if if_version not in {None, known.version}:

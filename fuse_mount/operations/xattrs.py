@@ -11,6 +11,7 @@ from fsdriver.entry import Changes, Entry, Kind
 from fsdriver.errors import AccessDenied, ReadOnly, Unsupported
 from fsdriver.fuse_mount.protocol import GETXATTR_IN, SETXATTR_IN, XATTR_OUT, name_of
 from fsdriver.routes.caching import is_pinned, pin, unpin
+from fsdriver.routes.tiering import heat_of, move, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fsdriver.fuse_mount.inodes import Node
     from fsdriver.fuse_mount.session import Reply, Request
     from fsdriver.routes.route import Route
+    from fsdriver.tiers.records import Record
 
     Answer = Reply | Coroutine[Any, Any, Reply]
 
@@ -27,6 +29,7 @@ XATTR_REPLACE: Final = 2
 VIRTUAL: Final = "user.fsdriver."
 FLUSH: Final = "user.fsdriver.flush"
 PIN: Final = "user.fsdriver.pin"
+TIER: Final = "user.fsdriver.tier"
 ACL: Final = "system.posix_acl_"
 
 
@@ -46,10 +49,17 @@ _COMPUTED: Final[Mapping[str, Callable[[Route, str, Entry], str]]] = {
     "pin": lambda route, path, entry: "1" if is_pinned(route, path, entry) else "0",
     "key": lambda route, path, entry: entry.key or route.key(path),
     "state": _state,
-    "tier": lambda route, _path, _entry: route.backend.scheme,
     "version": lambda _route, _path, entry: entry.version or "",
 }
 """Not listed by listxattr(2): tools that copy attributes would copy them."""
+
+
+_RECORDED: Final[Mapping[str, Callable[[Record], str | None]]] = {
+    "tier": lambda record: ",".join(record.holders()),
+    "heat": lambda record: f"{heat_of(record):.6g}",
+    "sha256": lambda record: record.sha256.hex() if record.sha256 is not None else None,
+}
+"""Likewise, of what the catalog of a stack of tiers knows."""
 
 
 def _missing(name: str) -> OSError:
@@ -94,10 +104,22 @@ async def _get(fs: FileSystem, node: Node, name: str, size: int) -> Reply:
 
 
 async def _computed(fs: FileSystem, node: Node, name: str, size: int) -> Reply:
-    compute, route, path = _COMPUTED.get(name.removeprefix(VIRTUAL)), node.route, node.path()
-    if compute is None or route is None or path is None:
+    own, route, path = name.removeprefix(VIRTUAL), node.route, node.path()
+    value = None if route is None or path is None else await _value(fs, node, route, path, own)
+    if value is None:
         raise _missing(name)
-    return _sized(os.fsencode(compute(route, path, await fs.entry(node))), size)
+    return _sized(os.fsencode(value), size)
+
+
+async def _value(fs: FileSystem, node: Node, route: Route, path: str, name: str) -> str | None:
+    entry = await fs.entry(node)
+    if name in _RECORDED and entry.kind is Kind.FILE and entry.staging is None:
+        record = await record_of(route, path)
+        if record is not None:
+            return _RECORDED[name](record)
+    if name == "tier":
+        return route.backend.scheme
+    return _COMPUTED[name](route, path, entry) if name in _COMPUTED else None
 
 
 def listxattr(fs: FileSystem, request: Request) -> Answer:
@@ -122,6 +144,8 @@ def setxattr(fs: FileSystem, request: Request) -> Answer:
         return _sync(node)
     if name == PIN:
         return _set_pin(node, value)
+    if name == TIER:
+        return _move(node, os.fsdecode(value))
     if name.startswith(VIRTUAL):
         raise AccessDenied("this attribute is computed and cannot be set", name)
     return _change(fs, node, name, value, flags)
@@ -130,6 +154,12 @@ def setxattr(fs: FileSystem, request: Request) -> Answer:
 async def _sync(node: Node) -> Reply:
     if node.route is not None and (path := node.path()) is not None:
         await node.route.sync(path)
+    return b""
+
+
+async def _move(node: Node, tier: str) -> Reply:
+    if node.route is not None and (path := node.path()) is not None:
+        await move(node.route, path, tier)
     return b""
 
 

@@ -1,0 +1,100 @@
+"""Commands on tiers: ``move``, ``explain``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from itertools import islice
+from typing import Any, Final
+
+import click
+
+from fsdriver.cli.options import parse_options
+from fsdriver.cli.output import print_table, progress
+
+JOBS: Final = 8
+
+_options = click.option(
+    "-o", "options", multiple=True, metavar="NAME=VALUE,…", help="Keys of the backend of URLs, e.g. endpoint, region."
+)
+
+
+@click.command()
+@click.argument("paths", metavar="PATH…", nargs=-1, required=True)
+@click.option("--tier", required=True, help="Name of the tier: a backend of the route's `tiers` or `replicate`.")
+@click.option("--recursive", "-r", is_flag=True, help="Take the files of directories.")
+@click.option("--keep", is_flag=True, help="Leave the copies in other tiers where they are.")
+@click.option("--pin", is_flag=True, help="Let no rule move it away again; a move without this undoes it.")
+@click.option("--jobs", "-j", type=click.IntRange(1, 256), default=JOBS, show_default=True, help="Files at a time.")
+@_options
+def move(
+    paths: tuple[str, ...], tier: str, recursive: bool, keep: bool, pin: bool, jobs: int, options: tuple[str, ...]
+) -> int:
+    """Have verified copies of files in a tier, and let go of those in others; 1 if some could not be moved."""
+    from rich.filesize import decimal
+
+    from fsdriver.cli.places import opened
+
+    moved = size = failed = 0
+    running: dict[Future[Mapping[str, Any]], str] = {}
+    with opened(paths, parse_options(options)) as places:
+        files = [(place, *file) for place in places for file in place.files(recursive=recursive)]
+        rest = iter(files)
+        with progress(sum(bytes_ for *_, bytes_ in files)) as advance:
+            while True:
+                for place, path, _ in islice(rest, jobs - len(running)):
+                    running[place.move(path, tier, keep=keep, pin=pin)] = path
+                if not running:
+                    break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    path = running.pop(future)
+                    try:
+                        told = future.result()
+                    except OSError as error:
+                        failed += 1
+                        text = str(error)
+                        click.echo(f"fsdriver: {text if path.strip('/') in text else f'{path}: {text}'}", err=True)
+                    else:
+                        moved, size = moved + 1, size + told["size"]
+                        advance(told["size"])
+    click.echo(f"{moved:,} file{'' if moved == 1 else 's'} in {tier}: {decimal(size)}")
+    return 1 if failed else 0
+
+
+@click.command()
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@_options
+def explain(path: str, as_json: bool, options: tuple[str, ...]) -> None:
+    """Tell where the copies of a file are, how hot it is, and what would move it, and when."""
+    from fsdriver.cli.places import opened
+
+    with opened([path], parse_options(options)) as (place,):
+        for inside, _ in place.files(recursive=False):
+            told = place.explain(inside)
+            click.echo(json.dumps(told, indent=2)) if as_json else _show(told)
+
+
+def _show(told: Mapping[str, Any]) -> None:
+    from rich.filesize import decimal
+
+    rows = []
+    for tier in told["tiers"]:
+        copy = told["copies"].get(tier)
+        checked = "" if copy is None or not copy["checked"] else _moment(copy["checked"])
+        rows.append([tier, "-" if copy is None else copy["state"], checked])
+    print_table(["tier", "copy", "verified"], rows)
+    uses = f"{told['uses']:,} uses" + (f", the last {_moment(told['last_use'])}" if told["uses"] else "")
+    click.echo(f"{decimal(told['size'])}, heat {told['heat']:.3g} ({uses})")
+    if told["pin"]:
+        click.echo(f"pinned to {told['pin']}: no rule moves it")
+    for owed in told["moves"]:
+        leaves = f", then goes from {', '.join(owed['leaves'])}" if owed["leaves"] else ""
+        error = f"; tried: {owed['error']}" if owed["error"] else ""
+        click.echo(f"owed: a copy in {owed['target']}{leaves} ({owed['reason']}){error}")
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -1,0 +1,45 @@
+"""From a configured route to the stack that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fsdriver.attributes import META_PREFIX
+from fsdriver.backends import open_backend
+from fsdriver.tiers.stack import Stack
+from fsdriver.tiers.tier import Tier
+
+if TYPE_CHECKING:
+    from fsdriver.config import Config, RouteConfig
+    from fsdriver.tiers.catalog import Catalog
+
+
+def is_stack(route: RouteConfig) -> bool:
+    """Whether a route has more than one place for its objects."""
+    return len(route.tiers) + len(route.replicate) > 1
+
+
+def open_stack(
+    route: RouteConfig, config: Config, catalog: Catalog, scratch: Path, owing: Callable[[], None] = lambda: None
+) -> Stack:
+    """Make the stack of a route that has several tiers, or replicas; nothing is sent yet.
+
+    Parameters
+    ----------
+    scratch : Path
+        Directory for objects on their way between tiers.
+    owing : callable
+        Is called when something is left for the background.
+
+    Raises
+    ------
+    ConfigError
+        A backend cannot be opened, two tiers lie in one place, or new files cannot enter.
+    """
+    names = list(dict.fromkeys([*route.tiers, *route.replicate]))
+    tiers = [Tier(name, *open_backend(name, config.backend[name])) for name in names]
+    return Stack(
+        tiers, catalog, scratch, replicas=route.replicate, ack=route.ack, everywhere=META_PREFIX, owing=owing
+    )  # fmt: skip
