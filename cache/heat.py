@@ -59,6 +59,25 @@ def heat(count: int, age: float, idle: float, weights: HeatWeights = DEFAULT_WEI
     return worth * boost * (1.0 + math.log(1.0 + max(YOUNGEST, age) / DAY))
 
 
+def cools_below(threshold: float, count: int, age: float, weights: HeatWeights = DEFAULT_WEIGHTS) -> float:
+    """Seconds without a use after which `heat` is below ``threshold``: the opposite of it.
+
+    ``math.inf`` where it never is: however long an item is idle, the share of its uses stays.
+    """
+    decay = weights.decay_hours * HOUR
+    steady = math.pow(count, 1.5) * weights.frequency
+    scale = 1.0 + math.log(1.0 + max(YOUNGEST, age) / DAY)
+    for boost, begin, end in ((weights.boost, 0.0, decay), (1.0, decay, math.inf)):
+        missing = threshold / (boost * scale) - steady
+        if missing > weights.recency / (1.0 + begin / decay):
+            return begin
+        if missing > 0.0:
+            idle = decay * (weights.recency / missing - 1.0)
+            if idle < end:
+                return max(begin, idle)
+    return math.inf
+
+
 @dataclass(slots=True)
 class Uses:
     """When an item was used, in seconds of one clock, and how often."""

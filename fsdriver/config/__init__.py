@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fsdriver.config.loading import find_config, from_url, load
-from fsdriver.config.models import BackendConfig, CacheConfig, Config, PolicyConfig, RouteConfig
+from fsdriver.config.models import BackendConfig, CacheConfig, Config, PolicyConfig, RouteConfig, TierPolicyConfig
 from fsdriver.config.places import cache_dir, offered_dirs, offering_dir, runtime_dir, state_dir
 from fsdriver.config.values import SecretRef, reveal
 
@@ -14,6 +14,7 @@ __all__ = [
     "PolicyConfig",
     "RouteConfig",
     "SecretRef",
+    "TierPolicyConfig",
     "cache_dir",
     "find_config",
     "from_url",

@@ -13,25 +13,20 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_serializer, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field, SecretStr, field_serializer, field_validator, model_validator
 
+from fsdriver.config.policies import PolicyConfig, TierPolicyConfig, check_policy
+from fsdriver.config.table import Table, wrong
 from fsdriver.config.values import Mode, Seconds, Secret, SecretRef, Size, reveal
 
-__all__ = ["BackendConfig", "CacheConfig", "Config", "PolicyConfig", "RouteConfig", "SecretRef"]
+__all__ = ["BackendConfig", "CacheConfig", "Config", "PolicyConfig", "RouteConfig", "SecretRef", "TierPolicyConfig"]
 
 MAX_ID: Final = 2**32 - 2
 MASK: Final = "**********"
 _SECRET_NAME: Final = re.compile(r"key|secret|token|pass|credential|sas|auth|connection_string", re.IGNORECASE)
 
 
-class _Table(BaseModel):
-    """A table of the dialect: unknown keys are errors, and no error or dump repeats a value that may be secret."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, use_attribute_docstrings=True)
-
-
-class CacheConfig(_Table):
+class CacheConfig(Table):
     """``[cache]``: the bytes kept near, shared by all processes of one user."""
 
     dir: Path | None = None
@@ -52,7 +47,7 @@ class CacheConfig(_Table):
     """Keep files read with different credentials apart, for several people who share one uid. Not acted on yet."""
 
 
-class BackendConfig(_Table):
+class BackendConfig(Table):
     """``[backend.NAME]``: one storage service behind one adapter."""
 
     url: str
@@ -143,7 +138,7 @@ class BackendConfig(_Table):
         return self
 
 
-class RouteConfig(_Table):
+class RouteConfig(Table):
     """``[[route]]``: a path of the tree bound to a stack of tiers."""
 
     path: str = "/"
@@ -193,26 +188,7 @@ class RouteConfig(_Table):
         return "/" + "/".join(segment for segment in segments if segment)
 
 
-class PolicyConfig(_Table):
-    """``[policy.NAME]``: when data moves between tiers."""
-
-    promotion_threshold: float | None = Field(default=None, ge=0)
-    """Heat from which a file moves to a hotter tier."""
-    demotion_threshold: float | None = Field(default=None, ge=0)
-    """Heat below which a file moves to a colder tier."""
-    promotion_accesses: int | None = Field(default=None, ge=1)
-    """Accesses after which a file moves to a hotter tier."""
-    age_threshold: Seconds | None = None
-    """Time since the last change after which a file moves to a colder tier."""
-    idle_threshold: Seconds | None = None
-    """Time since the last access after which a file moves to a colder tier."""
-    max_size: Size | None = None
-    """Largest file that is promoted."""
-    tier_limits: dict[str, Size] = Field(default_factory=dict)
-    """Most bytes in a tier, by the name of its backend."""
-
-
-class Config(_Table):
+class Config(Table):
     """A whole configuration: cache, backends, routes and policies."""
 
     cache: CacheConfig = Field(default_factory=CacheConfig)
@@ -224,31 +200,27 @@ class Config(_Table):
     def _references_exist(self) -> Config:
         paths: set[str] = set()
         for index, route in enumerate(self.route):
-            where: Where = ("route", index)
             if route.path in paths:
-                raise _wrong(where, "path", f"two routes have the path {route.path}; a path belongs to one route")
+                raise wrong(
+                    ("route", index, "path"), f"two routes have the path {route.path}; a path belongs to one route"
+                )
             paths.add(route.path)
             for key, names in (("tiers", route.tiers), ("replicate", route.replicate)):
                 for name in names:
                     if name not in self.backend:
-                        raise _wrong(where, key, f"there is no backend {name!r}{_known(self.backend)}")
+                        raise wrong(("route", index, key), f"there is no backend {name!r}{_known(self.backend)}")
             if route.policy != "default" and route.policy not in self.policy:
-                raise _wrong(where, "policy", f"there is no policy {route.policy!r}{_known(self.policy)}")
+                raise wrong(("route", index, "policy"), f"there is no policy {route.policy!r}{_known(self.policy)}")
             if route.ack is not None and route.ack > len(route.tiers) + len(route.replicate):
-                raise _wrong(where, "ack", f"{route.ack} is more than the tiers and replicas of this route")
+                raise wrong(("route", index, "ack"), f"{route.ack} is more than the tiers and replicas of this route")
+        for name, policy in self.policy.items():
+            routes = [(*route.tiers, *route.replicate) for route in self.route if route.policy == name]
+            check_policy(name, policy, self.backend, routes)
         return self
 
     def fingerprint(self) -> str:
         """Digest of all values, secrets written out among them: equal for configurations that behave alike."""
         return hashlib.sha256("\n".join(_flatten("", self)).encode("utf-8", "surrogateescape")).hexdigest()
-
-
-Where = tuple[str | int, ...]
-
-
-def _wrong(where: Where, key: str, message: str) -> PydanticCustomError:
-    """An error of a model as a whole that still knows which key is to blame (read by `fsdriver.config.explain`)."""
-    return PydanticCustomError("fsdriver", "{message}", {"message": message, "where": [*where, key]})
 
 
 def _known(names: Mapping[str, object]) -> str:
