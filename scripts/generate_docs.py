@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fsdriver.config import BackendConfig, CacheConfig, PolicyConfig, RouteConfig
+from fsdriver.config import BackendConfig, CacheConfig, PolicyConfig, RouteConfig, TierPolicyConfig
 from fsdriver.config.storage import S3Table
 from fsdriver.config.values import Secret, parse_duration, parse_mode, parse_size
 
@@ -30,6 +30,7 @@ TABLES: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("[backend.NAME]", BackendConfig),
     ("[[route]]", RouteConfig),
     ("[policy.NAME]", PolicyConfig),
+    ("[policy.NAME.tier.BACKEND]", TierPolicyConfig),
 )
 PARSERS: Final = {parse_size: "size", parse_duration: "duration", parse_mode: "mode"}
 SETS: Final = {

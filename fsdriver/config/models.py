@@ -214,7 +214,7 @@ class Config(Table):
             if route.ack is not None and route.ack > len(route.tiers) + len(route.replicate):
                 raise wrong(("route", index, "ack"), f"{route.ack} is more than the tiers and replicas of this route")
         for name, policy in self.policy.items():
-            routes = [(*route.tiers, *route.replicate) for route in self.route if route.policy == name]
+            routes = [(route.tiers, route.replicate) for route in self.route if route.policy == name]
             check_policy(name, policy, self.backend, routes)
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal, TypeAlias
 
 from pydantic import Field
@@ -78,22 +78,25 @@ class PolicyConfig(Table):
             yield ("enter",), self.enter
 
 
-def check_policy(name: str, policy: PolicyConfig, backends: Iterable[str], routes: Iterable[Iterable[str]]) -> None:
+def check_policy(
+    name: str, policy: PolicyConfig, backends: Iterable[str], routes: Iterable[tuple[Sequence[str], Sequence[str]]]
+) -> None:
     """See that a policy says nothing that cannot be.
 
     Parameters
     ----------
     backends : iterable of str
         Names of all of them.
-    routes : iterable of iterables of str
-        Of each route with this policy, the names of its tiers and replicas.
+    routes : iterable of tuples
+        Of each route with this policy, the names of its tiers and of its replicas.
 
     Raises
     ------
     PydanticCustomError
         It names a backend that does not exist or is in no route with this policy, or contradicts itself.
     """
-    known, used = set(backends), [set(route) for route in routes]
+    known, routes = set(backends), list(routes)
+    used = [{*tiers, *replicas} for tiers, replicas in routes]
     for steps, backend in policy.named():
         where = ("policy", name, *steps)
         if backend not in known:
@@ -104,6 +107,13 @@ def check_policy(name: str, policy: PolicyConfig, backends: Iterable[str], route
             )
     if policy.enter is not None and not all(policy.enter in route for route in used):
         raise wrong(("policy", name, "enter"), f"{policy.enter!r} is not a tier of every route with this policy")
+    for tiers, _ in routes:
+        roles = [policy.tier[tier].role or "store" for tier in tiers if tier in policy.tier]
+        if len(roles) == len(tiers) and "store" not in roles:
+            raise wrong(
+                ("policy", name, "tier", tiers[-1], "role"),
+                'no tier of a route may hold the only copy of a file; give one of them role = "store"',
+            )
     for backend, own in policy.tier.items():
         if own.max_bytes is not None and backend in policy.tier_limits:
             raise wrong(

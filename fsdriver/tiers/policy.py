@@ -101,6 +101,14 @@ class Policy:
         if enter is not None and enter not in self._places:
             raise ConfigError(f"new files cannot enter {enter!r}: it is no tier of the route")
         self._bottom = self._stores[-1]
+        self._replicating = [rules for rules in self.tiers if rules.replication != "none"]
+        self._copying = [rules for rules in self.tiers if rules.copy_accesses is not None]
+        self._promoting = [
+            rules
+            for rules in self.tiers
+            if rules.role != "replica"
+            and (rules.promotion_accesses is not None or rules.promotion_threshold is not None)
+        ]
         self._start = self._places[enter] if enter is not None else 0
 
     @classmethod
@@ -177,8 +185,8 @@ class Policy:
     ) -> _Plan:
         enters = {
             rules.name: why
-            for rules in self.tiers
-            if rules not in good and (why := rules.replicates(subject)) and _free(record, rules)
+            for rules in self._replicating
+            if (why := rules.replicates(subject)) and rules not in good and _free(record, rules)
         }
         if record.pin is not None:
             pinned = self._places.get(record.pin)
@@ -199,14 +207,16 @@ class Policy:
     def _promote(self, record: Record, subject: Subject, space: Space, hottest: TierRules, plan: _Plan) -> None:
         """Add those that copy it, the one that wants it, and, where no store would have it, the one it comes down to."""
         held = {rules.name for rules in plan.stays}
-        for rules in self.tiers:
+        for rules in self._copying:
             if rules.name not in held and _free(record, rules) and (why := rules.copies(subject, space)):
                 plan.enters.setdefault(rules.name, why)
         places = [self._places[name] for name in (*held, *plan.enters)]
         lower = None if places else self._lower(record, subject, space, hottest, plan)
         edge = min(places) if places else self._places[lower.name] if lower is not None else 0
-        for rules in self.tiers[:edge]:
-            if rules.role != "replica" and _free(record, rules) and (why := rules.wants(subject, space)):
+        for rules in self._promoting:
+            if self._places[rules.name] >= edge:
+                break
+            if _free(record, rules) and (why := rules.wants(subject, space)):
                 plan.enters[rules.name] = why
                 break
         if any(rules.name in held or rules.name in plan.enters for rules in self._stores):

@@ -240,19 +240,21 @@ class SqliteCatalog(Catalog):
             after = rows[-1][0]
 
     async def below(self, stack: str, prefix: str, after: str = "") -> AsyncGenerator[Record]:
-        number, start, last = self._number(stack), _blob(prefix), _blob(after)
+        number, start = self._number(stack), _blob(prefix)
+        # One bound on each side: SQLite would look for one of two, and read all rows up to the other.
+        least, last = (">", _blob(after)) if after and _blob(after) >= start else (">=", start)
         end = _end_of(start)
+        most, ends = ("", ()) if end is None else (" AND key<?", (end,))
         while True:
             rows = self._rows(
-                f"SELECT {_COLUMNS} FROM objects WHERE stack=?1 AND key>=?2 AND key>?3 AND (?4 IS NULL OR key<?4)"
-                f" ORDER BY key LIMIT {PAGE}",
-                number, start, last, end,
+                f"SELECT {_COLUMNS} FROM objects WHERE stack=? AND key{least}?{most} ORDER BY key LIMIT {PAGE}",
+                number, last, *ends,
             )  # fmt: skip
             for row in rows:
                 yield _record(row)
             if len(rows) < PAGE:
                 return
-            last = rows[-1][0]
+            least, last = ">", rows[-1][0]
 
     async def note_uses(self, stack: str, uses: Mapping[str, tuple[int, float]]) -> None:
         number = self._number(stack)

@@ -31,13 +31,11 @@ def tier(**keys: Any) -> dict[str, Any]:
     return {"tier": keys}
 
 
-@pytest.mark.feature("S1-22")
 @pytest.mark.parametrize(("age", "moves"), [(0, []), (3600, []), (3600.5, [("cold", ("hot",), "age")])])
 def test_the_age_rule_moves_what_is_older(age: float, moves: list[Any]) -> None:
     assert short(policy(("hot", "cold"), age_threshold=3600).owed(record("hot", age=age), NOW)) == moves
 
 
-@pytest.mark.feature("S2-12")
 @pytest.mark.parametrize(
     ("one", "moves"),
     [
@@ -90,7 +88,6 @@ def test_heat_moves_both_ways(one: Record, moves: list[Any]) -> None:
     assert short(rules.owed(one, NOW)) == moves
 
 
-@pytest.mark.feature("S2-17")
 @pytest.mark.parametrize(("number", "replicates"), [(0, False), (1, False), (2, True)])
 def test_what_is_of_high_value_is_replicated(number: int, replicates: bool) -> None:
     case = VECTORS["tiered_heat_score_at_access"]["cases"][number]
