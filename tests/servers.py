@@ -59,7 +59,10 @@ class Seen:
 
 
 class FaultyProxy:
-    """Forwards HTTP requests to ``upstream``, except for those a `Fault` is waiting for; counts them and the bytes sent."""
+    """Forwards HTTP requests to ``upstream``, except for those a `Fault` is waiting for; counts them and the bytes sent.
+
+    ``late`` has the status of what was held, and then forwarded.
+    """
 
     def __init__(self, upstream: str) -> None:
         self._host = urlsplit(upstream).netloc
@@ -68,6 +71,7 @@ class FaultyProxy:
         self._stopping = threading.Event()
         self._released = threading.Event()
         self.held = 0
+        self.late: list[int] = []
         self.seen: list[Seen] = []
         self.injected: Counter[str] = Counter()
         self.open_connections = 0
@@ -196,6 +200,9 @@ def _wrong(body: bytes) -> bytes:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = (
+        True  # headers and body are two writes: the second would wait for a delayed acknowledgement
+    )
     owner: FaultyProxy
 
     def setup(self) -> None:
@@ -218,7 +225,10 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None and fault.spoil:
             body = _wrong(body)
         if fault is None or fault.hold or fault.rate or fault.spoil:
-            self._answer(*self.owner.forward(self.command, self.path, headers, body))
+            answer = self.owner.forward(self.command, self.path, headers, body)
+            if fault is not None and fault.hold:
+                self.owner.late.append(answer[0])
+            self._answer(*answer)
         elif fault.hang:
             self.owner.wait_for_stop()
             self.close_connection = True

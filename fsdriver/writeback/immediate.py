@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 
 from fsdriver.backends.base import ABSENT
 from fsdriver.writeback.outgoing import INLINE, MovedAway, Outgoing, Sent
@@ -33,6 +34,10 @@ class ImmediateSender:
     def send(self, row: Pending) -> Sent | None:
         """Carry a small row out in this thread, in one attempt; None: `Sender.send` has to, and it may have been done."""
         try:
+            if self._outgoing.is_blind(row):
+                if row.action is not Action.PUT:
+                    return None
+                row = replace(row, base=ABSENT)  # most likely; else the event loop asks what is there
             if row.action is Action.DELETE:
                 return self._delete(row)
             if row.action is Action.COPY:

@@ -259,8 +259,11 @@ class Journal(Catalog):
         )
         return _pending(*claimed[0]) if claimed else None
 
-    def reset_inflight(self, store: str, *, told_apart: bool) -> None:
+    def reset_inflight(self, store: str, *, told_apart: bool, ended: float = 0.0) -> None:
         """A new holder of the uploader's lock begins: what a dead one had under way is to be done again.
+
+        Removals of it wait until ``ended`` (seconds since the epoch), when no request of the dead one is under way any more: an
+        upload that comes after the removal would find nothing that speaks against it.
 
         The dead owner may have succeeded. ``told_apart``: who then loses the condition on the version that was there before
         can tell the dead owner's upload from that of another writer. Else those rows are not checked any more, nor are those
@@ -268,11 +271,12 @@ class Journal(Catalog):
         """
         base = f"CASE WHEN base='{UNKNOWN}' THEN NULL ELSE base END" if told_apart else "NULL"
         with self.transaction():
-            self.change(
-                f"UPDATE pending SET inflight=0, base={base}, error=? WHERE store=? AND inflight=1",
-                (INTERRUPTED, store),
-            )
             self.change("UPDATE pending SET not_before=0 WHERE store=?", (store,))
+            self.change(
+                f"UPDATE pending SET inflight=0, base={base}, error=?, "
+                "not_before=CASE WHEN action='delete' THEN ? ELSE 0 END WHERE store=? AND inflight=1",
+                (INTERRUPTED, ended, store),
+            )
 
     def rebase(self, row: Pending, version: str) -> None:
         """A row that lost its condition is owed on the condition of another version, at once."""

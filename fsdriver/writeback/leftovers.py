@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -22,6 +23,8 @@ from fsdriver.writeback.staging import Staging, owner
 
 log = logging.getLogger(__name__)
 
+STRAGGLING: Final = 2.0
+"""Seconds after the end of a process in which its requests may still be carried out."""
 _START_TIME: Final = 19
 """Field of /proc/PID/stat after the name in parentheses: when the process began (proc_pid_stat(5), field 22)."""
 
@@ -39,6 +42,15 @@ def is_dead(name: str) -> bool:
         return True
     except ValueError:
         return False
+
+
+def take_over(backend: Backend, journal: Journal, staging: Staging) -> None:
+    """Begin where the process stood that uploaded to a store and is dead."""
+    able = backend.capabilities
+    told_apart = able.conditional_put and able.strong_versions
+    journal.reset_inflight(backend.identity, told_apart=told_apart, ended=time.time() + STRAGGLING)
+    let_go_of_held(staging, journal, backend.identity)
+    sweep_staging(staging, journal)
 
 
 def let_go_of_held(staging: Staging, journal: Journal, store: str) -> None:

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from fsdriver.attributes import apply_record, to_metadata
+from fsdriver.attributes import META_PREFIX, apply_record, to_metadata
 from fsdriver.backends.source import BEING_WRITTEN
 from fsdriver.backends.store import Store
 from fsdriver.entry import Entry, Kind
@@ -135,6 +135,20 @@ class Outgoing:
             # Nothing is written back, so a later store through a mapping may move no time: the bytes are looked at again.
             opened.digest = digest_of(data)
         return data
+
+    def is_blind(self, row: Pending) -> bool:
+        """Whether a row replaces whatever is there, of a store that could be asked to replace one version only.
+
+        It is sent on a condition all the same. A request that outlives its process may arrive after those of the next one:
+        without a condition it would undo them.
+        """
+        able = self.backend.capabilities
+        if row.base is not None or not (able.conditional_put and able.strong_versions):
+            return False
+        inside = row.key.removeprefix(f"{row.root}/" if row.root else "")
+        return not (
+            row.key.endswith("/") or inside.startswith(META_PREFIX)
+        )  # those are of directories, and say nothing new
 
     def must_stand(self, row: Pending) -> None:
         """Raise MovedAway if the row's bytes are in another staging file by now: somebody writes to that one."""

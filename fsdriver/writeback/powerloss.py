@@ -22,6 +22,7 @@ from fsdriver.backends.base import ABSENT
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.pending import Pending
 from fsdriver.writeback.staging import Staging
+from fsdriver.writeback.waiting import Looks
 
 log = logging.getLogger(__name__)
 
@@ -131,13 +132,16 @@ class LateSync:
         self._staging = staging
         self._spawn = spawn
         self._busy = False
+        self._looks = Looks(SYNCED_AFTER)
 
     def look(self) -> None:
         """Begin a round if there is anything to do; on the event loop."""
-        if self._busy:
+        if self._busy or self._looks.pause:
             return
         before = time.time_ns() - int(SYNCED_AFTER * 1e9)
-        if waiting := self._journal.unsynced(self._store, before, TOGETHER):
+        with self._looks.look():
+            waiting = self._journal.unsynced(self._store, before, TOGETHER)
+        if waiting:
             self._busy = True
             self._spawn(self._work(waiting, before))
 
@@ -148,6 +152,8 @@ class LateSync:
             log.warning("what waits for the store cannot be written to the disk: %s", error)
         finally:
             self._busy = False
+            if len(paths) == TOGETHER:
+                self._looks.again()
 
     def _write(self, paths: Sequence[str], before: int) -> None:
         done = set(self._staging.sync_paths(paths))

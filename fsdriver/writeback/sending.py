@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,7 +15,7 @@ from fsdriver.attributes import INODE
 from fsdriver.backends.base import ABSENT, ObjectInfo
 from fsdriver.backends.multipart import Part, part_size_for, tag_of_parts
 from fsdriver.backends.source import Watched, check_settled, md5_of, piece
-from fsdriver.errors import FsdriverError, NotFound, Stale
+from fsdriver.errors import FsdriverError, NotFound, Stale, Unsettled
 from fsdriver.writeback.outgoing import INLINE, MovedAway, Outgoing
 from fsdriver.writeback.pending import UNKNOWN, Action, Pending
 from fsdriver.writeback.staging import Signature, signature
@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SMALL: Final = 1 << 20
 """Bytes up to which a file is read whole before it is sent."""
+ATTEMPTS: Final = 5
+"""To replace what is there, each on the condition that it is still there."""
 TICK: Final = 0.01
 """Seconds within which two writes may have the same mtime (ext4, one tick of 100 Hz)."""
 
@@ -95,8 +97,27 @@ class Sender:
         ------
         GivenUp
             `give_up_superseded` cut it off.
+        Unsettled
+            Others write to the key again and again.
         """
         doubtful = doubtful or row.doubtful
+        if not self.outgoing.is_blind(row):
+            return await self._send(row, doubtful=doubtful)
+        for _ in range(ATTEMPTS):
+            try:
+                stored = (await self.backend.head(row.key)).version
+            except NotFound:
+                stored = ABSENT
+            if row.action is Action.DELETE and stored == ABSENT:
+                return ABSENT, None
+            try:
+                return await self._send(replace(row, base=stored), doubtful=doubtful)
+            except Stale:
+                if row.action is Action.COPY and not await self.source_stands(row):
+                    raise
+        raise Unsettled("others are writing to it")
+
+    async def _send(self, row: Pending, *, doubtful: bool) -> tuple[str, Signature | None]:
         if row.action is Action.DELETE:
             await self.backend.delete(row.key, if_version=None if row.key.endswith("/") else row.base or None)
             self.counters.deleted += 1

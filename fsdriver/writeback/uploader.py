@@ -28,7 +28,7 @@ from fsdriver.writeback.flushing import AttributeStore, Flusher
 from fsdriver.writeback.immediate import ImmediateSender
 from fsdriver.writeback.journal import Journal
 from fsdriver.writeback.keeping import FETCHED_UNASKED, Keeper
-from fsdriver.writeback.leftovers import abort_uploads, let_go_of_held, sweep_staging
+from fsdriver.writeback.leftovers import abort_uploads, take_over
 from fsdriver.writeback.lock import UploaderLock
 from fsdriver.writeback.outgoing import Outgoing, Sent
 from fsdriver.writeback.pending import STILL_READ, Action, Pending
@@ -37,7 +37,7 @@ from fsdriver.writeback.sealing import Sealer
 from fsdriver.writeback.sending import GivenUp, Sender, local_failure
 from fsdriver.writeback.settling import Settler
 from fsdriver.writeback.staging import Staging
-from fsdriver.writeback.waiting import Waiters
+from fsdriver.writeback.waiting import Looks, Waiters
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +125,7 @@ class Uploader:
         self._sent: list[Sent] = []
         self._at_once: set[Future[None]] = set()
         self._under_way = 0
+        self._looks = Looks(IDLE_POLL)
         self._late_sync = LateSync(backend.identity, journal, staging, self.spawn)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-upload")
         backend.outage.on_return(self._store_returned)
@@ -165,10 +166,7 @@ class Uploader:
 
     def _recover(self) -> None:
         """Nobody uploaded to this store: end what a dead process left, and begin where it was."""
-        able = self.backend.capabilities
-        self.journal.reset_inflight(self.backend.identity, told_apart=able.conditional_put and able.strong_versions)
-        let_go_of_held(self.staging, self.journal, self.backend.identity)
-        sweep_staging(self.staging, self.journal)
+        take_over(self.backend, self.journal, self.staging)
         self.spawn(abort_uploads(self.backend, self.journal))
 
     def lose_lock(self) -> None:
@@ -233,7 +231,7 @@ class Uploader:
                 self._send(most - self._under_way)
                 self._look_at_attributes()
             self.flusher.remove_marks(draining=self.waiters.drain)
-            await self._wait_for_work(IDLE_POLL)
+            await self._wait_for_work(self._looks.pause or IDLE_POLL)
 
     def _store_returned(self) -> None:
         """The store was out of reach: what waits for another try goes now."""
@@ -264,11 +262,13 @@ class Uploader:
 
     def _send(self, most: int) -> None:
         """Begin carrying out rows, oldest first."""
-        if most <= 0:
+        if most <= 0 or self._looks.pause:
             return
-        with self.journal.transaction():
+        with self._looks.look(awaited=bool(self.waiters)), self.journal.transaction():
             rows = self.journal.claim(self.backend.identity, time.time(), most, self._sources())
             self._copied_from.update({row.key: row.source for row in rows if row.source is not None})
+        if len(rows) == most:
+            self._looks.again()
         self._under_way += len(rows)
         small: list[Pending] = []
         for row in rows:
@@ -334,6 +334,7 @@ class Uploader:
 
     def _ended(self, tasks: set[asyncio.Task[None]], task: asyncio.Task[None]) -> None:
         tasks.discard(task)
+        self._looks.again()  # what waited for it may go now
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("uploading failed in an unexpected way", exc_info=error)
         if self._wake is not None and self._under_way <= REFILL:

@@ -1,11 +1,12 @@
-"""Those who wait until a store has what is owed to it, and what they are told when it does not take it."""
+"""Those who wait until a store has what is owed to it, and what they are told when it does not take it; pauses between looks."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
 from fsdriver.errors import ContainerMissing, FsdriverError, Stale, TimedOut, Unreachable
@@ -18,8 +19,49 @@ LOOK: Final = 1.0
 OTHERS_POLL: Final = 0.05
 """Longest time in seconds between looks at what another process, which has the lock, has carried out."""
 
+LOOKING: Final = 0.05
+"""Share of the time that looks which find too little may take."""
+LOOKING_AWAITED: Final = 0.5
+"""The same, while somebody waits."""
+
 OUT_OF_REACH: Final = (Unreachable, TimedOut, ContainerMissing)
 """Failures that are of the store rather than of one key: nothing else would fare better."""
+
+
+class Looks:
+    """Pauses between looks at the journal that find less than they want: each reads all rows that cannot be carried out now.
+
+    Looking takes longer the more rows there are; with the pauses it stays a small part of the time.
+
+    Parameters
+    ----------
+    most : float
+        Seconds of the longest pause.
+    clock : callable
+        Seconds that only rise.
+    """
+
+    def __init__(self, most: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most = most
+        self._clock = clock
+        self._next = 0.0
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next look is due; 0 if it is now."""
+        return max(0.0, self._next - self._clock())
+
+    @contextlib.contextmanager
+    def look(self, *, awaited: bool = False) -> Iterator[None]:
+        """Around a look, and before the pause that follows it; ``awaited``: somebody waits for what it may find."""
+        began = self._clock()
+        yield
+        now = self._clock()
+        self._next = now + min(self._most, (now - began) / (LOOKING_AWAITED if awaited else LOOKING))
+
+    def again(self) -> None:
+        """The last look found all it wanted, or what could not be carried out may be now."""
+        self._next = 0.0
 
 
 class Waiters:

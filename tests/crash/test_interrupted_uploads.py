@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,44 @@ def test_what_the_next_daemon_is_told_is_no_conflict(proxied: Proxied, how: str)
     assert {path.name: path.read_bytes() for path in tree.root.iterdir()} == expected[how]
     if how == "attributes":
         assert f.stat().st_mode & 0o777 == 0o600
+
+
+OVERWRITES = """
+import os, sys, time, fsspec
+fs, root = fsspec.url_to_fs(sys.argv[1], write="back")
+fs.pipe_file(root + "/f", b"first")
+print("pending", flush=True)
+sys.stdin.readline()
+if sys.argv[2] == "written":
+    fs.pipe_file(root + "/f", b"second")
+else:
+    fs.pipe_file(root + "/g", b"second")
+    fs.mv(root + "/g", root + "/f")
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["new", "stored before"])
+@pytest.mark.parametrize("how", ["written", "renamed"])
+def test_what_arrives_late_replaces_nothing(proxied: Proxied, how: str, stored: bool) -> None:
+    """fsspec overwrites whatever is there; an upload of the dead arrives after what was acknowledged later."""
+    tree, proxy, foreign = proxied
+    if stored:
+        foreign.put("f", b"stored before")
+    proxy.fail(1, hold=True, method="PUT", match="/p/f")
+    with subprocess.Popen(
+        [sys.executable, "-c", OVERWRITES, f"tier::{tree.url}", how],
+        env=tree.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as writer:  # fmt: skip
+        try:
+            assert writer.stdout.readline() == b"pending\n"
+            wait_for(lambda: proxy.held)
+            writer.stdin.close()
+            writer.wait(60)
+        finally:
+            writer.kill()
+    tree.command("recover", tree.url)
+    before = len(proxy.late)
+    proxy.release()
+    wait_for(lambda: len(proxy.late) > before)
+    assert contents(foreign) == {"f": b"second"}

@@ -46,12 +46,12 @@ def one_round(tree: MountedTree, expected: dict[str, Expected], chance: random.R
 
 def agree(tree: MountedTree, client: object, expected: dict[str, Expected]) -> None:
     """With what the bucket holds once everything was recovered."""
-    tree.command("recover", tree.url, timeout=300)
+    done = tree.command("recover", tree.url, timeout=300)
     found = stored.bucket_names(client, tree.url)
     wrong = []
     for worker, one in expected.items():
         wrong += one.compare({name: value for name, value in found.items() if name.startswith(f"{worker}/")})
-    assert not wrong, "\n".join(wrong)
+    assert not wrong, "\n".join([*wrong, done.stdout, done.stderr])
     assert stored.unfinished_uploads(client, tree.url) == []
     assert stored.left_on_host(tree.places) == {}
 

@@ -184,6 +184,17 @@ def test_a_new_uploader_does_again_what_a_dead_one_had_under_way(journal: Journa
     assert (row.base, row.inflight, row.doubtful) == ("v1" if told_apart else None, False, True)
 
 
+def test_a_removal_waits_until_requests_of_the_dead_are_over(journal: Journal) -> None:
+    """An upload that comes after the removal of a new file would find nothing that speaks against it."""
+    for key in ("a", "b"):
+        journal.write(put(key))
+    assert claim(journal) == ["a", "b"]
+    journal.write(Pending(STORE, "a", "", 0, Action.DELETE, "", "a"))
+    journal.reset_inflight(STORE, told_apart=True, ended=1000.0)
+    assert [row.key for row in journal.claim(STORE, 999.0, 10)] == ["b"]
+    assert [row.key for row in journal.claim(STORE, 1000.0, 10)] == ["a"]
+
+
 def test_below_takes_a_prefix_literally(journal: Journal) -> None:
     for key in ("d/a", "d/b/c", "da", "d%", "e"):
         journal.write(put(key))
