@@ -44,7 +44,7 @@ def is_dead(name: str) -> bool:
         return False
 
 
-def take_over(backend: Backend, journal: Journal, staging: Staging) -> None:
+def take_over(backend: Store, journal: Journal, staging: Staging) -> None:
     """Begin where the process stood that uploaded to a store and is dead."""
     able = backend.capabilities
     told_apart = able.conditional_put and able.strong_versions
