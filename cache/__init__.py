@@ -6,15 +6,16 @@ from .arc import ARCCache, ARCState
 from .blocks import BLOCK
 from .checking import Checker
 from .checking import State as FileState
+from .cipher import Cipher
 from .disk import DiskCache
 from .epochs import Epochs
 from .files import LentFile, LocalFile, write_all
 from .index import Index
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Evicted
-from .partial import Checksum
 from .reader import Reader
 from .stats import CacheStats
+from .sums import Checksum
 from .ttl import TTLCache
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "CacheStats",
     "Checker",
     "Checksum",
+    "Cipher",
     "DiskCache",
     "Epochs",
     "Evicted",

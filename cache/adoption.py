@@ -70,11 +70,11 @@ class Adopter:
         """As `adopt`, under the mutex of the cache directory; ``counted`` of its bytes are in the index already."""
         key = one.key
         target = f"{self._root}/{key.place}"
-        present = open_sealed(target, key.size)
+        present = open_sealed(target, key.stored, key.file)
         if present is not None:
             Path(one.path).unlink(missing_ok=True)
             file = present
-        elif self._make_room(key.size - counted, 0 if counted else 1):
+        elif self._make_room(key.stored - counted, 0 if counted else 1):
             self._index.add([one], self._clock())
             if not move_in(one.path, target):
                 self._index.remove(key.place)
@@ -112,12 +112,12 @@ class Adopter:
 
     def _with_room(self, written: Sequence[Finished]) -> Sequence[Finished]:
         """Those that find room, recorded in the index."""
-        if self._make_room(sum(one.key.size for one in written), len(written)):
+        if self._make_room(sum(one.key.stored for one in written), len(written)):
             self._index.add(written, self._clock())
             return written
         kept = []
         for one in written:
-            if self._make_room(one.key.size, 1):
+            if self._make_room(one.key.stored, 1):
                 self._index.add([one], self._clock())
                 kept.append(one)
             else:
@@ -128,7 +128,7 @@ class Adopter:
         """Another process may have been first: its file stays, others may have that open."""
         target = f"{self._root}/{one.key.place}"
         try:
-            if os.stat(target).st_size == one.key.size:
+            if os.stat(target).st_size == one.key.stored:
                 os.unlink(one.path)
                 return True
         except (FileNotFoundError, NotADirectoryError):

@@ -22,9 +22,9 @@ from fsdriver.errors import NoSpace
 from .adoption import Adopter, as_os_error
 from .index import Finished
 from .keys import ObjectKey
-from .partial import Checksum
 from .scratch import Scratch
 from .space import Space
+from .sums import Checksum
 
 _MOST: Final = 64
 """Files of one batch: the mutex of the cache directory is held while they get their places."""
@@ -160,16 +160,16 @@ class Batches:
 
     def _write(self, item: _Item) -> Finished | None:
         """The temporary file, complete; None if the disk did not take it."""
-        size = item.key.size
         path: str | None = None
         try:
-            file, path = self._scratch.create()
-            if not self._disk.space.allocate(file, 0, size):
+            file, path = self._scratch.create(item.key.file)
+            stored = file.encode(0, item.data)
+            if not self._disk.space.allocate(file, 0, len(stored)):
                 raise NoSpace("the cache's file system has no more free space than cache.min_free", item.key.label)
-            file.write(0, item.data)
+            file.pwrite(0, stored)
         except (OSError, sqlite3.Error) as error:
             self._disk.disk_failed(item.key, as_os_error(error))
             if path is not None:
                 Path(path).unlink(missing_ok=True)
             return None
-        return Finished(item.key, path, Checksum(item.data).digest())
+        return Finished(item.key, path, Checksum(stored, file.unit).digest())

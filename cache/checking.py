@@ -13,8 +13,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from fsdriver.errors import Corrupt
+
 from . import locks
-from .files import open_sealed, same_file, sealed_files
+from .blocks import GRAIN
+from .cipher import UNIT
+from .files import LocalFile, open_sealed, same_file, sealed_files
 from .index import Index, Listed
 from .keys import ObjectKey
 from .partial import Damaged, Partial, map_of, path_of, remove, size_of
@@ -71,7 +75,11 @@ class Checker:
         ``expected`` is the `fsdriver.cache.Checksum` of its bytes, for a file of which none was noted.
         """
         one = self._index.listed(key.place)
-        return self.look(one[0], expected=expected) if one else State.MOVED
+        if not one:
+            return State.MOVED
+        if key.cipher is not None and not one[0].partial:
+            return self._look_into(one[0], key, expected)
+        return self.look(one[0], expected=expected)
 
     def look(self, one: Listed, *, expected: bytes | None = None, repair: bool = False) -> State:
         """Compare one file; ``repair`` also forgets a row without a file."""
@@ -111,8 +119,25 @@ class Checker:
         expected = noted or known
         if expected is None:
             return State.UNKNOWN
-        if checksum_of(file, one.size) == expected:
+        if checksum_of(file, one.size, UNIT if one.codec else GRAIN) == expected:
             return State.GOOD
+        return self._damaged(one, file, noted)
+
+    def _look_into(self, one: Listed, key: ObjectKey, expected: bytes | None) -> State:
+        """Decrypt a whole file, and compare its bytes if it is known what they are to be."""
+        path = self._objects / one.place
+        file = open_sealed(path, key.stored, key.file)
+        if file is None:
+            return self._look_at_sealed(one, None)
+        noted = self._index.checksum(one.place)
+        try:
+            found = checksum_of(file, key.size)
+        except Corrupt:
+            return self._damaged(one, file, noted)
+        return State.GOOD if expected in {None, found} else self._damaged(one, file, noted)
+
+    def _damaged(self, one: Listed, file: LocalFile, noted: bytes | None) -> State:
+        path = self._objects / one.place
         with locks.mutex(self._guard):
             # Un-sealed for writing, it has lost its name before the first write.
             if not same_file(path, file.descriptor, one.size) or self._index.checksum(one.place) != noted:
@@ -128,7 +153,8 @@ class Checker:
             if not self._is_listed(one):
                 return State.MOVED
             try:
-                partial = Partial(path, size_of(path))
+                size, unit = size_of(path)
+                partial = Partial(path, size, unit=unit)
             except Damaged:
                 remove(path)
                 self._index.remove(one.place)

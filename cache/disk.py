@@ -25,11 +25,13 @@ from . import forking, locks
 from .adoption import Adopter
 from .batches import Batches
 from .checking import Checker
+from .cipher import Cipher
 from .claims import Claims
 from .eviction import Evictor, Limits
-from .files import LentFile, LocalFile, SealedFile, is_there, open_sealed
+from .files import LentFile, LocalFile, SealedFile, is_there
 from .fill import Fill
 from .fills import Fills
+from .finishing import Finisher
 from .index import Finished, Index
 from .keys import Fetch, FetchNow, ObjectKey
 from .manual import Manual
@@ -46,6 +48,7 @@ from .space import Space
 from .stats import CacheStats, Counts
 from .suspects import Suspects
 from .tier import MemoryTier
+from .troubles import Troubles
 
 READ_AT_ONCE: Final = 128 << 10
 """Bytes of a file that is read as a whole when any of it is wanted: that is less work than a reader of it."""
@@ -71,6 +74,8 @@ class DiskCache:
         Bound on their number.
     memory : int
         Bound on the bytes of small objects that this process keeps in its memory; 0 turns that off.
+    cipher : Cipher, optional
+        Encrypts the files; those that are encrypted otherwise, or not at all, are not read.
     clock : callable
         Seconds since the epoch, for last use.
 
@@ -100,17 +105,20 @@ class DiskCache:
         min_free: int,
         entries: int = 2_000_000,
         memory: int = 0,
+        cipher: Cipher | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.directory = directory
+        self.cipher = cipher
         self.objects = directory / "objects"
         self.staging = directory / ".staging"
         self.counts = Counts()
         self.streamed: set[str] = set()
+        troubles = Troubles(directory, self.counts, lambda: self.fills, self.discard)
+        self.disk_failed, self.corrupt, self.spoiled = troubles.disk_failed, troubles.corrupt, troubles.spoiled
         self._clock = clock
         self._guard = directory / ".lock"
         self._lock = threading.Lock()
-        self._disk_warned = False
         self._closed = False
         self._workers: ThreadPoolExecutor | None = None
         self.budget = Budget()
@@ -142,7 +150,14 @@ class DiskCache:
         self.manual = Manual(self._index, self._evictor, self._opened, self.memory, self._guard)
         self.threads = Threads("fsdriver-fetch")
         self.batches = Batches(self, self._scratch, self._adopter)
+        self._finisher = Finisher(
+            self.objects, self._scratch, self._adopter, self._opened, lambda: self.workers, self.disk_failed
+        )
         forking.watch(self)
+
+    def key(self, store: str, key: str, version: str, size: int) -> ObjectKey:
+        """The key under which this cache keeps one version of an object."""
+        return ObjectKey(store, key, version, size, self.cipher)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -189,9 +204,9 @@ class DiskCache:
     def apart(self, key: ObjectKey) -> LocalFile | None:
         """A sealed file to be handed to another process: open read-only, with a shared lock that is its alone.
 
-        Whoever holds the descriptor counts like any other process that has the file open.
+        Whoever holds the descriptor counts like any other process that has the file open. None of what is encrypted.
         """
-        return self._opened.apart(key)
+        return self._opened.apart(key) if key.cipher is None else None
 
     def lent(self, key: ObjectKey, file: LentFile) -> Reader:
         """A reader of a file that another cache has sealed and this one does not keep."""
@@ -213,7 +228,7 @@ class DiskCache:
     def at_hand(self, key: ObjectKey) -> bytes | None:
         """All bytes of an object that is in memory, or small and on the disk; None if it is neither."""
         data = self.remembered(key)
-        if data is None and key.size <= READ_AT_ONCE and (data := self._opened.read(key)) is not None:
+        if data is None and key.size <= READ_AT_ONCE and (data := self._read(key)) is not None:
             self.memory.offer(key.place, data)
             if self._opened.used(key.place):
                 self.workers.submit(self._opened.flush)
@@ -225,7 +240,7 @@ class DiskCache:
 
     def contains(self, key: ObjectKey) -> bool:
         """Whether a sealed file is there."""
-        return is_there(self.objects / key.place, key.size)
+        return is_there(self.objects / key.place, key.stored)
 
     # -- changing ----------------------------------------------------------------------------------------------------
 
@@ -250,13 +265,9 @@ class DiskCache:
         Corrupt
             The file has not the size of the key.
         """
-        file = open_sealed(path, key.size)
-        if file is None:
-            raise Corrupt(f"the file to seal is not one of {key.size} bytes that nobody holds exclusively", str(path))
-        sealed = self._adopter.adopt(Finished(key, str(path), checksum), file)
         if keep_open:
-            return Reader(self, key, sealed)
-        self._opened.release(sealed)
+            return Reader(self, key, self._finisher.seal(key, path, checksum))
+        self._finisher.seal_soon(key, path, checksum)
         return None
 
     def seal_many(self, files: Sequence[tuple[ObjectKey, Path]]) -> None:
@@ -264,15 +275,7 @@ class DiskCache:
 
         One that is not what its key says, or that somebody holds exclusively, is left where it is (logged).
         """
-        ready = []
-        for key, path in files:
-            file = open_sealed(path, key.size)
-            if file is None:
-                _log.warning("%s is not one of %d bytes that nobody holds exclusively; it is not kept", path, key.size)
-            else:
-                ready.append((key, path, file))
-        if ready:
-            self._adopter.adopt_many([Finished(key, str(path)) for key, path, _ in ready])
+        self._finisher.seal_many(files)
 
     def unseal(self, key: ObjectKey, target: Path, *, reader: Reader | None = None) -> bool:
         """Rename the sealed file to ``target``, to be written there.
@@ -288,6 +291,8 @@ class DiskCache:
         """
         if key.place in self._suspects:
             return False
+        if key.cipher is not None:  # what is written is not encrypted: its readers keep the file that they have
+            return reader is None and self._finisher.decrypt(key, target, self.discard)
         sealed = reader.sealed if reader is not None else None
         if reader is not None and (sealed is None or sealed.path is None or sealed.pid != os.getpid()):
             return False
@@ -309,6 +314,15 @@ class DiskCache:
         self._opened.detach(key.place)
         self.memory.discard(key.place)
 
+    def rekey(self, old: ObjectKey, new: ObjectKey, target: Path) -> None:
+        """The bytes of a sealed file are those of another object now; ``target`` is a free name on the same file system."""
+        if not self.contains(old):
+            return
+        if new.cipher is not None:
+            self._finisher.rekey(old, new, self.discard)
+        elif self.unseal(old, target):
+            self.seal(new, target)
+
     # -- the whole ---------------------------------------------------------------------------------------------------
 
     def stats(self) -> CacheStats:
@@ -323,6 +337,8 @@ class DiskCache:
             filling=len(self.fills),
             buffers=self.budget.used + self.kept.used,
             memory=self.memory.stats(),
+            encryption=self.cipher.codec if self.cipher else "off",
+            unread=self._index.otherwise(self.cipher.codec) if self.cipher else 0,
             **asdict(self.counts),
         )
 
@@ -359,8 +375,8 @@ class DiskCache:
         if sealed is not None:
             return sealed
         if key.size == 0:
-            file, path = self.temporary()
-            return self._adopter.adopt(Finished(key, str(path)), file)
+            file, empty = self._scratch.create(key.file)
+            return self._adopter.adopt(Finished(key, empty), file)
         return self.fills.attach(key, lambda: self._begin(key, fetch))
 
     def release(self, source: SealedFile | Fill) -> None:
@@ -379,25 +395,6 @@ class DiskCache:
         """Somebody had the object open without reading a byte of its file: others have pages of it."""
         self._opened.used(key.place)
 
-    def disk_failed(self, key: ObjectKey, error: OSError) -> None:
-        """A fill goes on without the disk."""
-        self.counts.uncached += 1
-        self.fills.disk_failed(key, error)
-        if not self._disk_warned:
-            self._disk_warned = True
-            _log.warning(
-                "%s: the cache disk cannot be written (%s); reading goes on without caching. Free space on %s or move"
-                " the cache with FSDRIVER_CACHE_DIR. Later failures are only counted",
-                key.label,
-                error.strerror or error,
-                self.directory,
-            )
-
-    def corrupt(self, key: ObjectKey) -> None:
-        """What is on disk of an object is not what was written there."""
-        self.counts.corrupt += 1
-        _log.warning("%s: bytes on the cache disk have changed; they are fetched anew. Check the disk", key.label)
-
     def leave(self, key: ObjectKey, partial: Partial) -> None:
         """A fill has ended before all was here: its file stays."""
         with contextlib.suppress(RuntimeError):  # the interpreter ends, and takes no more work
@@ -406,13 +403,18 @@ class DiskCache:
                 return
         self.partials.leave(key, partial)
 
-    # -- inner parts -------------------------------------------------------------------------------------------------
-
     def _begin(self, key: ObjectKey, fetch: Fetch) -> Fill:
-        stored = key.size <= self._evictor.limits.size
+        stored = key.stored <= self._evictor.limits.size
         if not stored:
             self.counts.uncached += 1
         return Fill(self, key, fetch, stored=stored, streams=key.store in self.streamed)
+
+    def _read(self, key: ObjectKey) -> bytes | None:
+        try:
+            return self._opened.read(key)
+        except Corrupt:
+            self.spoiled(key)
+            return None
 
     def _find(self, key: ObjectKey) -> SealedFile | None:
         sealed = self._opened.find(key)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from string import hexdigits
-from typing import Final
+from typing import ClassVar, Final
 
 from . import locks
+from .blocks import GRAIN
 
 WRITE_STEP: Final = 64 << 10
 """Bytes of one pwrite(2), and so of the folios that ext4 takes for them. Larger ones are cut from memory that nobody has used
@@ -29,9 +30,18 @@ class LocalFile:
 
     Readers in other threads take a reference for the time of one pread, so a close never hands their descriptor
     number to another file under them.
+
+    Attributes
+    ----------
+    plain : bool
+        The bytes on the disk are those of the object: the descriptor may be given away to be read or mapped.
+    unit : int
+        Bytes that a grain takes on the disk.
     """
 
     __slots__ = ("descriptor",)
+    plain: ClassVar[bool] = True
+    unit: ClassVar[int] = GRAIN
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -39,8 +49,8 @@ class LocalFile:
     def __del__(self) -> None:
         os.close(self.descriptor)
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Up to ``size`` bytes; less only at the end of the file."""
+    def pread(self, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes as they are on the disk; less only at the end of the file."""
         data = os.pread(self.descriptor, size, offset)
         if len(data) == size or not data:
             return data
@@ -51,9 +61,26 @@ class LocalFile:
             done += len(data)
         return b"".join(parts)
 
-    def write(self, offset: int, data: memoryview) -> None:
-        """All of ``data``; see `write_all`."""
+    def pwrite(self, offset: int, data: memoryview) -> None:
+        """All of ``data``, as it is to be on the disk; see `write_all`."""
         write_all(self.descriptor, data, offset)
+
+    read = pread
+    """Bytes of the object."""
+    write = pwrite
+    """Bytes of the object."""
+
+    def encode(self, offset: int, data: memoryview) -> memoryview:
+        """What is on the disk for whole grains of the object, from ``offset`` on."""
+        return data
+
+    def decode(self, offset: int, stored: memoryview) -> memoryview:
+        """The opposite of `encode`. Raises Corrupt."""
+        return stored
+
+    def extent(self, offset: int, size: int) -> tuple[int, int]:
+        """Where whole grains of the object lie on the disk: offset and bytes."""
+        return offset, size
 
     def duplicate(self) -> int:
         """A descriptor of its own (offset and lock) on the same file, even if its name has gone; LOCK_SH is held on it."""
@@ -98,10 +125,13 @@ class SealedFile:
         self.readers = 0
 
 
-def open_sealed(path: str | Path, size: int) -> LocalFile | None:
-    """Open a sealed file read-only under LOCK_SH; None if it is not there, is being taken away, or has another size."""
+def open_sealed(path: str | Path, size: int, make: Callable[[int], LocalFile] = LocalFile) -> LocalFile | None:
+    """Open a sealed file read-only under LOCK_SH; None if it is not there, is being taken away, or has another size.
+
+    ``size`` is that on the disk; ``make`` gives the open file of a descriptor.
+    """
     try:
-        file = LocalFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        file = make(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except (FileNotFoundError, NotADirectoryError):
         return None
     if not locks.share(file.descriptor):

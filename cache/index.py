@@ -26,7 +26,7 @@ from .partial import FOLDER, place_of
 
 SCHEMA: Final = 2
 FILE_FORMAT: Final = 1
-"""Of a sealed file: the object's bytes and nothing else."""
+"""Of a sealed file: the object's bytes and nothing else, encrypted as the codec says (`fsdriver.cache.cipher`)."""
 BUSY_SECONDS: Final = 30.0
 UNWRITTEN_SECONDS: Final = 600.0
 """Before the last use: what was sealed earlier has long been written (dirty pages are, after 30 s)."""
@@ -88,12 +88,13 @@ class Indexed:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A file as the index has it: its place, bytes (of a partial file: those counted), and which object it is."""
+    """A file as the index has it: its place, bytes (of a partial file: those counted), which object it is, its codec."""
 
     place: str
     size: int
     partial: bool
     label: str
+    codec: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ class Finished:
     path : str
         Where it is now.
     checksum : bytes or None
-        `fsdriver.cache.partial.Checksum` of its bytes, if that is known.
+        `fsdriver.cache.Checksum` of its bytes, if that is known.
     """
 
     key: ObjectKey
@@ -167,11 +168,13 @@ class Index:
     def add(self, files: Sequence[Finished], now: float) -> None:
         """Record files that are about to be sealed."""
         statement = (
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?, 0) ON CONFLICT (place) DO UPDATE SET"
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0) ON CONFLICT (place) DO UPDATE SET"
             " used = excluded.used, size = excluded.size, partial = 0, checksum = excluded.checksum,"
             " sealed = excluded.sealed, suspect = 0"
         )
-        rows = [(*_identify(one.key), one.key.size, now, FILE_FORMAT, one.checksum, now) for one in files]
+        rows = [
+            (*_identify(one.key), one.key.stored, now, FILE_FORMAT, one.key.codec, one.checksum, now) for one in files
+        ]
         if len(rows) == 1:
             self._execute(statement, rows[0])
             return
@@ -181,9 +184,9 @@ class Index:
     def hold(self, key: ObjectKey, size: int, now: float) -> None:
         """Count at least ``size`` bytes for a partial file."""
         self._execute(
-            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, '', 1, NULL, 0, 0) ON CONFLICT (place) DO UPDATE SET"
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1, NULL, 0, 0) ON CONFLICT (place) DO UPDATE SET"
             " used = excluded.used, size = max(size, excluded.size), partial = 1",
-            (*_identify(key), size, now, FILE_FORMAT),
+            (*_identify(key), size, now, FILE_FORMAT, key.codec),
         )
 
     def resize(self, place: str, size: int, now: float) -> None:
@@ -233,6 +236,10 @@ class Index:
         row = self._query("SELECT bytes, entries FROM totals")[0]
         return int(row[0]), int(row[1])
 
+    def otherwise(self, codec: str) -> int:
+        """Bytes of files that are not encrypted like that: with another key, or not at all."""
+        return int(self._query("SELECT coalesce(sum(size), 0) FROM entries WHERE codec <> ?", (codec,))[0][0])
+
     def oldest(self, after: tuple[float, str], count: int) -> list[tuple[float, str, int]]:
         """Entries that are not pinned as (last use, place, bytes), least recently used first, beyond ``after``."""
         rows = self._query(
@@ -256,12 +263,16 @@ class Index:
     def listed(self, place: str | None = None) -> list[Listed]:
         """All files, or the one at a place."""
         where, values = ("1", ()) if place is None else ("place = ?", (place,))
-        rows = self._query(f"SELECT place, size, partial, store, key FROM entries WHERE {where}", values)
+        rows = self._query(f"SELECT place, size, partial, store, key, codec FROM entries WHERE {where}", values)
         return [
             Listed(
-                str(place), int(size), bool(partial), f"{_text(store)}|{_text(key)}" if key is not None else str(place)
+                str(place),
+                int(size),
+                bool(partial),
+                f"{_text(store)}|{_text(key)}" if key is not None else str(place),
+                codec,
             )
-            for place, size, partial, store, key in rows
+            for place, size, partial, store, key, codec in rows
         ]
 
     def everything(self) -> list[Indexed]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Final, TypeAlias
+
+from .cipher import Cipher, stored_size
+from .encrypted import EncryptedFile
+from .files import LocalFile
 
 Fetch: TypeAlias = Callable[[int, int], Awaitable[memoryview]]
 """Bytes ``start`` to ``end`` (exclusive) of one version of one object; raises Stale if the object has changed."""
@@ -23,9 +27,10 @@ def digest(text: str) -> str:
 
 
 @lru_cache(maxsize=_PLACES)
-def _place(store: str, key: str, version: str, size: int) -> str:
+def _place(store: str, key: str, version: str, size: int, codec: str) -> str:
     """Every open of a file asks for this, and the same files are opened again and again."""
-    version = digest(f"{version}\0{size}")
+    # What was encrypted with a key has a place of its own: who has another key, or none, does not come upon it.
+    version = digest(f"{version}\0{size}\0{codec}" if codec else f"{version}\0{size}")
     return f"{home(store, key)}/{version}"
 
 
@@ -48,17 +53,36 @@ class ObjectKey:
         ETag or generation.
     size : int
         Bytes.
+    cipher : Cipher or None
+        What its cache files are encrypted with; that of the cache (`DiskCache.key`).
     """
 
     store: str
     key: str
     version: str
     size: int
+    cipher: Cipher | None = field(default=None, repr=False)
 
     @property
     def place(self) -> str:
         """Path of the sealed file below ``objects/``, as text."""
-        return _place(self.store, self.key, self.version, self.size)
+        return _place(self.store, self.key, self.version, self.size, self.codec)
+
+    @property
+    def codec(self) -> str:
+        """How its cache files are encrypted; empty if they are not."""
+        return "" if self.cipher is None else self.cipher.codec
+
+    @property
+    def stored(self) -> int:
+        """Bytes of the sealed file."""
+        return self.size if self.cipher is None else stored_size(self.size)
+
+    def file(self, descriptor: int) -> LocalFile:
+        """The open cache file of a descriptor."""
+        if self.cipher is None:
+            return LocalFile(descriptor)
+        return EncryptedFile(descriptor, self.cipher.of(self.store, self.key, self.version, str(self.size)))
 
     @property
     def relative(self) -> Path:

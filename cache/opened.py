@@ -103,8 +103,8 @@ class OpenFiles:
         if self._unproved(key):
             return None
         path = f"{self._root}/{key.place}"
-        file = open_sealed(path, key.size)
-        if file is None and is_there(path, key.size):
+        file = open_sealed(path, key.stored, key.file)
+        if file is None and is_there(path, key.stored):
             file = self._contested(path, key)
         return None if file is None else self.register(file, path, key.place)
 
@@ -112,7 +112,7 @@ class OpenFiles:
         """All bytes of a sealed file that need not stay open; None if it is not there or must be looked at first."""
         if self._suspects:
             return None
-        file = open_sealed(f"{self._root}/{key.place}", key.size)
+        file = open_sealed(f"{self._root}/{key.place}", key.stored, key.file)
         if file is None:
             return None
         data = file.read(0, key.size)
@@ -127,7 +127,7 @@ class OpenFiles:
         """
         if self._unproved(key):
             return None
-        return open_sealed(f"{self._root}/{key.place}", key.size)
+        return open_sealed(f"{self._root}/{key.place}", key.stored, key.file)
 
     def register(self, file: LocalFile, path: str, place: str) -> SealedFile:
         """The one open file of a place: this one, or that which another thread registered first."""
@@ -185,8 +185,8 @@ class OpenFiles:
         handed the file. That keeps it, and the place is free for a new one.
         """
         with locks.mutex(self._guard):
-            file = open_sealed(path, key.size)
-            if file is None and is_there(path, key.size):
+            file = open_sealed(path, key.stored, key.file)
+            if file is None and is_there(path, key.stored):
                 _log.warning("%s: its cache file is locked by a process of another user, and left to that", key.label)
                 self._evictor.forget(key.place)
         return file

@@ -1,13 +1,13 @@
 """A large object of which only parts are here, shared by all processes of the cache: a sparse file, and a map beside it.
 
-The file has the size of the object, and holes where bytes are missing. The map (``.map``) says what is there::
+The file has the size of the complete cache file, and holes where bytes are missing. The map (``.map``) says what is there::
 
     0    8 bytes   magic and format
-    8    u32       bytes of a grain
+    8    u32       bytes that a grain takes in the file
     12   u8        1: the file has been sealed
     16   u64       bytes of the object
     64   u8        for each grain: 1 if it is in the file
-    …    8 bytes   for each grain, from the next multiple of 8 on: XXH3-64 of its bytes
+    …    8 bytes   for each grain, from the next multiple of 8 on: XXH3-64 of its bytes in the file
 
 A process that is going to fetch grains locks their bytes of the map (an open file description lock, fcntl(2)): the
 kernel drops the lock however the process ends. A grain counts as present only once its bytes and its checksum are
@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import xxhash
 
-from fsdriver.errors import ConfigError
+from fsdriver.errors import ConfigError, Corrupt
 
 from . import locks
 from .blocks import GRAIN
 from .files import LocalFile
+from .sums import checksums
 
 FOLDER: Final = ".partial"
 """Below ``objects/``, for all partial files."""
@@ -63,16 +65,16 @@ def map_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.map")
 
 
-def size_of(path: Path) -> int:
-    """Bytes of the object of which a partial file has parts. Raises Damaged."""
+def size_of(path: Path) -> tuple[int, int]:
+    """Bytes of the object of which a partial file has parts, and those that a grain takes in the file. Raises Damaged."""
     try:
         with open(map_of(path), "rb") as file:
-            magic, _, _, size = _HEADER.unpack(file.read(_HEADER.size))
+            magic, unit, _, size = _HEADER.unpack(file.read(_HEADER.size))
     except (FileNotFoundError, struct.error) as error:
         raise Damaged(f"{path} has no usable map") from error
     if magic != _MAGIC and not magic.startswith(_KIND):
         raise Damaged(f"{path} is of another format")
-    return int(size)
+    return int(size), int(unit)
 
 
 class Damaged(Exception):
@@ -91,6 +93,10 @@ class Partial:
         Made, with its map, unless both are there. Call under the mutex of the cache directory.
     size : int
         Bytes of the object.
+    make : callable
+        The open file of a descriptor (`ObjectKey.file`).
+    unit : int, optional
+        Bytes that a grain takes in the file, for who can only compare checksums; else what the open file says.
 
     Raises
     ------
@@ -110,7 +116,9 @@ class Partial:
         This process reads it no more.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(
+        self, path: Path, size: int, make: Callable[[int], LocalFile] = LocalFile, unit: int | None = None
+    ) -> None:
         self.path = path
         self.size = size
         self.room = 0
@@ -118,21 +126,23 @@ class Partial:
         self._grains = -(-size // GRAIN)
         self._sums = -(-(_STATES + self._grains) // 8) * 8
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        self.file = LocalFile(os.open(path, flags, 0o600))
+        self.file = make(os.open(path, flags, 0o600))
+        self._unit = unit or self.file.unit
+        stored = size + (self._unit - GRAIN) * self._grains
         self._map = LocalFile(os.open(map_of(path), flags, 0o600))
         if not locks.share(self.file.descriptor):
             raise Damaged(f"{path} is held exclusively")
         length = self._sums + 8 * self._grains
         there = os.fstat(self.file.descriptor).st_size, os.fstat(self._map.descriptor).st_size
         if there == (0, 0):
-            os.ftruncate(self.file.descriptor, size)
+            os.ftruncate(self.file.descriptor, stored)
             os.ftruncate(self._map.descriptor, length)
-            self._map.write(0, memoryview(_HEADER.pack(_MAGIC, GRAIN, 0, size)))
+            self._map.write(0, memoryview(_HEADER.pack(_MAGIC, self._unit, 0, size)))
         elif self._is_newer():
             raise ConfigError(
                 "a newer fsdriver wrote this part of a file: use that, or another cache directory", str(path)
             )
-        elif there != (size, length) or self._map.read(0, _HEADER.size) != _HEADER.pack(_MAGIC, GRAIN, 0, size):
+        elif there != (stored, length) or self._map.read(0, _HEADER.size) != _HEADER.pack(_MAGIC, self._unit, 0, size):
             raise Damaged(f"{path} and its map are not of {size} bytes, or of another format")
 
     def _is_newer(self) -> bool:
@@ -143,10 +153,10 @@ class Partial:
 
     @property
     def present(self) -> int:
-        """Bytes in the file, those of all processes."""
+        """Bytes that the grains in the file take there, those of all processes."""
         states = self._map.read(_STATES, self._grains)
         beyond = self._grains * GRAIN - self.size if states.endswith(b"\1") else 0
-        return states.count(1) * GRAIN - beyond
+        return states.count(1) * self._unit - beyond
 
     @property
     def ended(self) -> bool:
@@ -193,10 +203,11 @@ class Partial:
 
     def write(self, start: int, data: memoryview) -> None:
         """Put whole grains into the file (the last one ends with it); they are present afterwards."""
-        self.file.write(start, data)
-        self.room -= len(data)
+        stored = self.file.encode(start, data)
         first = start // GRAIN
-        sums = checksums(data)
+        self.file.pwrite(first * self._unit, stored)
+        self.room -= len(stored)
+        sums = checksums(stored, self._unit)
         self._map.write(self._sums + _SUM * first, memoryview(sums))
         self._map.write(_STATES + first, memoryview(b"\1" * (len(sums) // _SUM)))
 
@@ -208,12 +219,16 @@ class Partial:
         memoryview or None
             None: some are not what was written. They are missing now.
         """
-        data = memoryview(self.file.read(start, end - start))
         first, count = start // GRAIN, -(-end // GRAIN) - start // GRAIN
+        size = end - start + (self._unit - GRAIN) * count
+        data = memoryview(self.file.pread(first * self._unit, size))
         expected = self._map.read(self._sums + _SUM * first, _SUM * count)
-        found = checksums(data)
+        found = checksums(data, self._unit)
         if found == expected:
-            return data
+            try:
+                return self.file.decode(start, data)
+            except Corrupt:  # whoever changed the bytes changed the checksums, too
+                expected = b""
         for at in range(0, _SUM * count, _SUM):
             if at >= len(expected) or found[at : at + _SUM] != expected[at : at + _SUM]:
                 self._map.write(_STATES + first + at // _SUM, memoryview(b"\0"))
@@ -222,25 +237,3 @@ class Partial:
     def checksum(self) -> bytes:
         """As `Checksum`, of all bytes."""
         return xxhash.xxh3_128_digest(self._map.read(self._sums, _SUM * self._grains))
-
-
-def checksums(data: memoryview) -> bytes:
-    """XXH3-64 of each grain, 8 bytes each."""
-    return b"".join(xxhash.xxh3_64_digest(data[at : at + GRAIN]) for at in range(0, len(data), GRAIN))
-
-
-class Checksum:
-    """Of all bytes of an object, 16 bytes: XXH3-128 of the checksums of its grains."""
-
-    def __init__(self, data: memoryview | None = None) -> None:
-        self._sums = xxhash.xxh3_128()
-        if data is not None:
-            self.add(data)
-
-    def add(self, data: memoryview) -> None:
-        """The next bytes: whole grains, but for the last call."""
-        self._sums.update(checksums(data))
-
-    def digest(self) -> bytes:
-        """Of all that was added."""
-        return self._sums.digest()

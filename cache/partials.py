@@ -15,7 +15,7 @@ from fsdriver.errors import NoSpace
 from . import locks
 from .adoption import Adopter, as_os_error, unkept
 from .eviction import Evictor
-from .files import LocalFile, SealedFile, same_file
+from .files import SealedFile, same_file
 from .index import Finished, Index
 from .keys import ObjectKey
 from .opened import OpenFiles
@@ -88,14 +88,15 @@ class Partials:
             self._index.hold(key, 0, self._clock())
             path.parent.mkdir(mode=0o700, exist_ok=True, parents=True)
             try:
-                return Partial(path, key.size)
+                return Partial(path, key.size, key.file)
             except Damaged as error:
                 _log.warning("%s; %s is fetched anew", error, key.label)
                 remove(path)
-                return Partial(path, key.size)
+                return Partial(path, key.size, key.file)
 
     def ready(self, partial: Partial, size: int) -> bool:
         """Whether `write` of ``size`` bytes would wait for nobody."""
+        size = partial.file.extent(0, size)[1]
         return size <= partial.room and self._space.ample(size)
 
     def write(self, key: ObjectKey, partial: Partial, start: int, data: memoryview) -> None:
@@ -107,9 +108,10 @@ class Partials:
             Neither the byte bound nor the free space allow it.
         OSError
         """
-        if len(data) > partial.room and not self._reserve(key, partial, len(data)):
+        at, size = partial.file.extent(start, len(data))
+        if size > partial.room and not self._reserve(key, partial, size):
             raise NoSpace("all of cache.size is in use by files that are open or pinned", key.label)
-        if not self._space.allocate(partial.file, start, len(data)):
+        if not self._space.allocate(partial.file, at, size):
             raise NoSpace("the cache's file system has no more free space than cache.min_free", key.label)
         partial.write(start, data)
 
@@ -118,19 +120,19 @@ class Partials:
         sealed = None
         try:
             with locks.mutex(self._guard):
-                if same_file(partial.path, partial.file.descriptor, key.size):
+                if same_file(partial.path, partial.file.descriptor, key.stored):
                     sealed = self._admit(key, partial)
         except (OSError, sqlite3.Error) as error:
             self._adopter.failed(key, as_os_error(error))
         self._evictor.ease()
         # Without one, another process was first, or the file was taken away.
-        sealed = sealed or self._opened.again(key) or unkept(LocalFile(partial.file.duplicate()), key)
+        sealed = sealed or self._opened.again(key) or unkept(key.file(partial.file.duplicate()), key)
         partial.unlock()
         return sealed
 
     def _admit(self, key: ObjectKey, partial: Partial) -> SealedFile:
         map_of(partial.path).unlink(missing_ok=True)
-        file = LocalFile(os.open(partial.path, os.O_RDONLY | os.O_CLOEXEC))
+        file = key.file(os.open(partial.path, os.O_RDONLY | os.O_CLOEXEC))
         locks.share(file.descriptor)
         finished = Finished(key, str(partial.path), partial.checksum())
         sealed = self._adopter.admit(finished, file, self._index.size(key.place))
@@ -172,9 +174,9 @@ class Partials:
     def _reserve(self, key: ObjectKey, partial: Partial, size: int) -> bool:
         """Count ``size`` more bytes, before they are written."""
         present = partial.present
-        needed = min(present + size, key.size)
+        needed = min(present + size, key.stored)
         self._opened.flush()
-        for wanted in (min(needed + _STEP, key.size), needed):
+        for wanted in (min(needed + _STEP, key.stored), needed):
             with self._guarded():
                 counted = self._index.size(key.place)
                 if counted < wanted and self._evictor.make_room(wanted - counted):

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from fsdriver.errors import Corrupt
+
 from .blocks import GRAIN
 from .files import LocalFile, SealedFile
 from .fill import WHOLE, Fill
@@ -24,6 +26,7 @@ class Owner(Protocol):
     def release(self, source: SealedFile | Fill) -> None: ...
     def attach(self, key: ObjectKey, fetch: Fetch) -> SealedFile | Fill: ...
     def used(self, key: ObjectKey) -> None: ...
+    def spoiled(self, key: ObjectKey) -> None: ...
 
 
 _attaching = threading.Lock()
@@ -101,21 +104,21 @@ class Reader:
         return Path(sealed.path) if sealed is not None and sealed.path is not None else None
 
     def fileno(self) -> int | None:
-        """Descriptor of the complete file, or None.
+        """Descriptor of the complete file; None while partial, and if it is encrypted.
 
         All readers of this file in the process share it, and so its offset: use pread(2) or mmap(2), or `duplicate`.
         The kernel and mmap hold the file's shared lock for as long as they hold the descriptor's open file.
         """
         file = self._local_file()
-        return None if file is None else file.descriptor
+        return None if file is None or not file.plain else file.descriptor
 
     def duplicate(self) -> int | None:
-        """A read-only descriptor of the caller's own, with its own offset and shared lock; None while partial.
+        """A read-only descriptor of the caller's own, with its own offset and shared lock; None as with `fileno`.
 
         `DiskCache.unseal` counts it like another process's.
         """
         file = self._local_file()
-        return None if file is None else file.duplicate()
+        return None if file is None or not file.plain else file.duplicate()
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -126,7 +129,10 @@ class Reader:
         if offset >= end:
             return b""
         if file is not None:
-            return file.read(offset, end - offset)
+            try:
+                return file.read(offset, end - offset)
+            except Corrupt:
+                self._renew()
         fill = self._fill()
         data = fill.local(offset, end)
         if data is not None:
@@ -191,7 +197,10 @@ class Reader:
         clipped = [(min(start, self.size), min(end, self.size)) for start, end in ranges]
         file = self._local_file()
         if file is not None:
-            return [file.read(start, end - start) if start < end else b"" for start, end in clipped]
+            try:
+                return [file.read(start, end - start) if start < end else b"" for start, end in clipped]
+            except Corrupt:
+                self._renew()
         fill = self._fill()
         await fill.join()
         for start, end in joined(clipped, self.size, fill.pace.gap if gap is None else gap):
@@ -262,6 +271,18 @@ class Reader:
             if sealed is not None:
                 self._file = file = sealed.file
         return file
+
+    def _renew(self) -> None:
+        """The encrypted file has been changed: it goes, and the object is fetched anew. Raises Corrupt if that cannot be."""
+        self._owner.spoiled(self.key)
+        source = self._source
+        if self._fetch is None or source is None:
+            raise Corrupt("its cache file has been changed, and is removed; open it again", self.key.label)
+        self._file = None
+        self._begin(self._owner.attach(self.key, self._fetch))
+        self._owner.release(source)
+        if self._local_file() is not None:  # somebody was faster
+            raise Corrupt("its cache file was changed while it was read; read it again", self.key.label)
 
     def _begin(self, source: SealedFile | Fill) -> None:
         self._source = source

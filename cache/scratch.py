@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import threading
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -48,13 +49,13 @@ class Scratch:
                     _log.info("removing temporary files of a dead process: %s", folder)
                     shutil.rmtree(folder, ignore_errors=True)
 
-    def create(self) -> tuple[LocalFile, str]:
-        """An empty file."""
+    def create(self, make: Callable[[int], LocalFile] = LocalFile) -> tuple[LocalFile, str]:
+        """An empty file; ``make`` gives the open file of a descriptor."""
         while True:
             # Text: joining Paths takes as long as making the file.
             path = f"{self._own()}/{next(self._numbers)}"
             try:
-                return LocalFile(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)), path
+                return make(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)), path
             except FileNotFoundError:
                 self._folder = None
 

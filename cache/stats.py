@@ -43,6 +43,10 @@ class CacheStats:
         Bytes of fetched buffers this process holds.
     memory : MemoryStats
         The memory tier of this process.
+    encryption : str
+        ``off``, or the algorithm and which key it is.
+    unread : int
+        Bytes of files that are encrypted with another key, or not at all; 0 while encryption is off.
     hits, misses : int
         Opens of this process that found a sealed file, and those that did not.
     borrowed : int
@@ -64,6 +68,8 @@ class CacheStats:
     filling: int
     buffers: int
     memory: MemoryStats
+    encryption: str
+    unread: int
     hits: int
     misses: int
     borrowed: int

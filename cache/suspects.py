@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Final
 
 from .blocks import GRAIN
+from .cipher import UNIT
 from .files import LocalFile, open_sealed
 from .index import Index
 from .keys import ObjectKey
-from .partial import Checksum
 from .stats import Counts
+from .sums import Checksum
 
 INLINE: Final = 1 << 20
 """Bytes of a file that is compared by who opens it, whichever thread that is."""
-_STEP: Final = 128 * GRAIN
+_GRAINS: Final = 128
+"""Read at a time."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _log = logging.getLogger("fsdriver.cache")
@@ -54,9 +56,10 @@ class Suspects:
     def cleared(self, key: ObjectKey) -> bool:
         """Compare a file with its checksum, reading all of it; False if it was not what was sealed, and has gone."""
         place = key.place
-        file = open_sealed(self._objects / place, key.size)
+        file = open_sealed(self._objects / place, key.stored)
         expected = self._index.checksum(place)
-        good = file is not None and expected is not None and checksum_of(file, key.size) == expected
+        unit = UNIT if key.codec else GRAIN
+        good = file is not None and expected is not None and checksum_of(file, key.stored, unit) == expected
         try:
             if good:
                 self._index.clear(place)
@@ -76,11 +79,12 @@ class Suspects:
         return good
 
 
-def checksum_of(file: LocalFile, size: int) -> bytes:
-    """`Checksum` of a file, reading all of it."""
-    found = Checksum()
-    for start in range(0, size, _STEP):
-        found.add(memoryview(file.read(start, min(_STEP, size - start))))
+def checksum_of(file: LocalFile, size: int, unit: int = GRAIN) -> bytes:
+    """`Checksum` of a file of ``size`` bytes, reading all of it. Raises Corrupt if it is to be decrypted, and is damaged."""
+    found = Checksum(unit=unit)
+    step = _GRAINS * unit
+    for start in range(0, size, step):
+        found.add(memoryview(file.read(start, min(step, size - start))))
     return found.digest()
 
 

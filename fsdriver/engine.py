@@ -22,8 +22,9 @@ from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend, weakness
 from fsdriver.backends.base import Backend
 from fsdriver.backends.store import Store
-from fsdriver.cache import DiskCache, Epochs
+from fsdriver.cache import Cipher, DiskCache, Epochs
 from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, offered_dirs, runtime_dir, state_dir
+from fsdriver.config.values import reveal_key
 from fsdriver.errors import AccessDenied, ConfigError, NotFound, ReadOnly, Stale
 from fsdriver.metadata.entries import Defaults
 from fsdriver.notify import announce
@@ -78,6 +79,7 @@ class Engine:
             min_free=config.cache.min_free,
             entries=config.cache.entries,
             memory=0 if daemon else config.cache.memory,
+            cipher=_cipher(config),
         )
         self.journal = Journal(state / "catalog.db")
         if daemon:
@@ -359,6 +361,11 @@ def _name_what_has_no_effect(config: Config) -> None:
     unused += [f"[policy.{name}]" for name in config.policy]
     if unused:
         log.warning("these settings have no effect yet: %s", "; ".join(unused))
+
+
+def _cipher(config: Config) -> Cipher | None:
+    key = config.cache.encryption_key
+    return None if key is None else Cipher(reveal_key(key, "cache.encryption_key"))
 
 
 def _cache_size(config: Config, directory: Path) -> int:

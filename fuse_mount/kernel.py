@@ -95,9 +95,9 @@ class KernelTransport:
 
     def _try_passthrough(self, session: Session) -> None:
         passthrough = self._fs.passthrough
-        if not self._options.passthrough:
-            passthrough.disable("switched off by an option")
-        elif InitFlag.PASSTHROUGH not in session.granted:
+        if passthrough.excluded:
+            return
+        if InitFlag.PASSTHROUGH not in session.granted:
             passthrough.disable("the kernel does not offer it (Linux 6.9 with CONFIG_FUSE_PASSTHROUGH does)")
         else:
             with tempfile.TemporaryFile(dir=self._staging) as file:

@@ -32,6 +32,8 @@ class Passthrough:
         Descriptor of /dev/fuse.
     enabled : bool
         Open files may use it.
+    excluded : bool
+        They never will.
     reason : str
         Why it is off, for ``status``; empty while it is on.
     in_use : int
@@ -42,6 +44,7 @@ class Passthrough:
 
     device: int = -1
     enabled: bool = False
+    excluded: bool = False
     reason: str = "not tried"
     in_use: int = 0
     refused: int = 0
@@ -49,7 +52,7 @@ class Passthrough:
 
     def disable(self, reason: str) -> None:
         """Turn it off for the life of the mount."""
-        self.enabled, self.reason = False, reason
+        self.enabled, self.excluded, self.reason = False, True, reason
         log.info("passthrough is off: %s", reason)
 
     def register(self, descriptor: int) -> int:

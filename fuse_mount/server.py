@@ -74,6 +74,10 @@ class MountServer:
             raise
         self._drain = Drain(self.engine, directory, options.drain_timeout)
         self.passthrough = Passthrough()
+        if not options.passthrough:
+            self.passthrough.disable("switched off by an option")
+        elif self.engine.cache.cipher is not None:
+            self.passthrough.disable("the cache is encrypted")
         synthetic = make_directory(
             {"stats.json": self.status, "pending.json": self._pending, "health.json": self._health}
         )
@@ -93,7 +97,8 @@ class MountServer:
         )
 
         # Nobody trusts such a socket of an ordinary user.
-        lends = options.allow_other and os.geteuid() == 0
+        encrypted = self.engine.cache.cipher is not None
+        lends = options.allow_other and os.geteuid() == 0 and not encrypted
         self._lending = (
             LendingServer(self.fs, self.engine.tree, self.engine.cache, directory, socket_path(directory).stem)
             if lends

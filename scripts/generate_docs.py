@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 
 from fsdriver.config import BackendConfig, CacheConfig, PolicyConfig, RouteConfig, TierPolicyConfig
 from fsdriver.config.storage import S3Table
-from fsdriver.config.values import Secret, parse_duration, parse_mode, parse_size
+from fsdriver.config.values import Key, Secret, parse_duration, parse_mode, parse_size
 
 ROOT: Final = Path(__file__).parents[1]
 ROWS: Final = ROOT / "tests" / "data" / "features.json"
@@ -154,7 +154,7 @@ def _table(model: type[BaseModel], *, described: bool = True) -> str:
 
 def _type(field: FieldInfo) -> str:
     annotation: Any = field.annotation
-    if any(item == Secret for item in _leaves(annotation)):
+    if any(item in (Secret, Key) for item in _leaves(annotation)):
         return "secret"
     for validator in (*field.metadata, *_metadata(annotation)):
         if isinstance(validator, BeforeValidator) and validator.func in PARSERS:

@@ -197,8 +197,7 @@ def weaknesses() -> Iterator[Finding]:
         if found := weakness(backend):
             text, _, remedy = found.rpartition("; ")
             yield Finding(f"backend {name}", Level.NOTE, text, remedy)
-    written = any(backend.has_written_secret() for backend in loaded.backend.values())
-    for file in files if written else ():
+    for file in files if loaded.has_written_secret() else ():
         if file.stat().st_mode & 0o077:
             yield Finding(str(file), Level.FAIL, "holds a secret, and others may read it", f"chmod 600 {file}")
 

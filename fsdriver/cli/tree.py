@@ -169,6 +169,16 @@ def _show(answers: list[dict[str, Any]]) -> None:
             click.echo(
                 f"{answer['mountpoint']}: {store} is out of reach since {began}: what is known is served, changes wait"
             )
+        cache = answer.get("cache", {})
+        if cache.get("encryption", "off") != "off":
+            unread = cache["unread"]
+            others = (
+                f"; {unread:,} bytes of it are not encrypted with this key, and go as room is needed" if unread else ""
+            )
+            click.echo(
+                f"{answer['mountpoint']}: the cache is encrypted ({cache['encryption']}), what is being written (staging) is"
+                f" not{others}"
+            )
         for backend, text in answer.get("weaknesses", {}).items():
             click.echo(f"{answer['mountpoint']}: backend {backend}: {text}")
         failing = answer.get("failing", ())

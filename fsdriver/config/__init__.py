@@ -5,7 +5,7 @@ from __future__ import annotations
 from fsdriver.config.loading import find_config, from_url, load
 from fsdriver.config.models import BackendConfig, CacheConfig, Config, PolicyConfig, RouteConfig, TierPolicyConfig
 from fsdriver.config.places import cache_dir, offered_dirs, offering_dir, runtime_dir, state_dir
-from fsdriver.config.values import SecretRef, reveal
+from fsdriver.config.values import SecretRef, reveal, reveal_key
 
 __all__ = [
     "BackendConfig",
@@ -22,6 +22,7 @@ __all__ = [
     "offered_dirs",
     "offering_dir",
     "reveal",
+    "reveal_key",
     "runtime_dir",
     "state_dir",
 ]

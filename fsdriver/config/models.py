@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, SecretStr, field_serializer, field_valida
 
 from fsdriver.config.policies import PolicyConfig, TierPolicyConfig, check_policy
 from fsdriver.config.table import Table, wrong
-from fsdriver.config.values import Mode, Seconds, Secret, SecretRef, Size, reveal
+from fsdriver.config.values import Key, Mode, Seconds, Secret, SecretRef, Size, reveal
 
 __all__ = ["BackendConfig", "CacheConfig", "Config", "PolicyConfig", "RouteConfig", "SecretRef", "TierPolicyConfig"]
 
@@ -43,6 +43,9 @@ class CacheConfig(Table):
     metadata: Size = 64 << 20
     """Most bytes of memory that a process spends on the names and attributes of one route: about 500 a file, and 600 more
     for one whose mode, owner or times were set. A single directory may take more while its listing is fresh."""
+    encryption_key: Key | None = None
+    """Encrypt cached files with this key (AES-256-GCM; extra `crypto`): 32 bytes as 64 hexadecimal digits or in base64, best by
+    reference: `{ env = "NAME" }` or `{ file = "/path" }`. Names, sizes, and files that are being written are not encrypted."""
     isolate: bool = False
     """Keep files read with different credentials apart, for several people who share one uid. Not acted on yet."""
 
@@ -217,6 +220,12 @@ class Config(Table):
             routes = [(route.tiers, route.replicate) for route in self.route if route.policy == name]
             check_policy(name, policy, self.backend, routes)
         return self
+
+    def has_written_secret(self) -> bool:
+        """Whether any secret is written out, and not given by reference."""
+        return isinstance(self.cache.encryption_key, SecretStr) or any(
+            backend.has_written_secret() for backend in self.backend.values()
+        )
 
     def fingerprint(self) -> str:
         """Digest of all values, secrets written out among them: equal for configurations that behave alike."""

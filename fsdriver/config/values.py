@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, SecretStr, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SecretStr,
+    Tag,
+    model_validator,
+)
 
 from fsdriver.errors import ConfigError
 
@@ -116,3 +128,58 @@ def reveal(secret: SecretStr | SecretRef | None, environ: Mapping[str, str] = os
     if secret is None:
         return None
     return secret.read(environ) if isinstance(secret, SecretRef) else secret.get_secret_value()
+
+
+KEY_BYTES: Final = 32
+"""Of a key of AES-256."""
+
+
+def parse_key(text: str) -> bytes:
+    """A key of 32 bytes, from 64 hexadecimal digits or from base64 (either alphabet).
+
+    Raises
+    ------
+    ValueError
+        It is neither, or of another length; the message does not repeat it.
+    """
+    text = text.strip()
+    try:
+        found = (
+            bytes.fromhex(text)
+            if len(text) == 2 * KEY_BYTES
+            else base64.b64decode(text.translate(str.maketrans("-_", "+/")), validate=True)
+        )
+    except (binascii.Error, ValueError):
+        found = b""
+    if len(found) == KEY_BYTES:
+        return found
+    told = f"{len(found)} bytes" if found else f"{len(text)} characters that are neither"
+    raise ValueError(
+        f"a key has {KEY_BYTES} bytes, written as 64 hexadecimal digits or in base64; this one has {told}."
+        " Make one with: openssl rand -hex 32"
+    )
+
+
+def reveal_key(secret: SecretStr | SecretRef, name: str, environ: Mapping[str, str] = os.environ) -> bytes:
+    """The key that a secret is, read now; ``name`` is its place in the configuration.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is no key.
+    """
+    text = secret.read(environ) if isinstance(secret, SecretRef) else secret.get_secret_value()
+    try:
+        return parse_key(text)
+    except ValueError as error:
+        raise ConfigError(str(error), name) from None
+
+
+def _is_key(secret: SecretStr | SecretRef) -> SecretStr | SecretRef:
+    if isinstance(secret, SecretStr):
+        parse_key(secret.get_secret_value())
+    return secret
+
+
+Key: TypeAlias = Annotated[Secret, AfterValidator(_is_key)]
+"""A secret that is a key of AES-256; one that is written out is looked at when the configuration is read."""

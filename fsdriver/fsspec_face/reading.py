@@ -66,6 +66,11 @@ class FetchedRaw(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation(
+            "fileno: no local file has just these bytes; they are being fetched, or the cache is encrypted"
+        )
+
     def tell(self) -> int:
         self._check_open()
         return self._position

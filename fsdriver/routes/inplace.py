@@ -195,6 +195,9 @@ class InPlace(Reading):
             if self.content(entry) != str(reader.path) or not reader.in_place():
                 raise Stale("it was uploaded a moment ago", path)
             return staging.adopt(reader.path, entry.version, inherited=True)
+        if key.cipher is not None:
+            copy = await self.materialize(path, replace(entry, staging=None))
+            return staging.adopt(copy, entry.version, inherited=False)
         for _ in range(3):
             if reader is not None and not reader.complete:
                 await on_loop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import OrderedDict
 from collections.abc import Callable
@@ -41,7 +42,7 @@ class Reading(NameChanges):
         """Where the cache keeps the bytes of an entry."""
         if entry.version is None:
             raise Stale("its bytes are not in the store yet", path)
-        return ObjectKey(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)
+        return self.services.cache.key(self.backend.identity, entry.key or self.key(path), entry.version, entry.size)
 
     async def open(
         self, path: str, entry: Entry | None = None, *, in_place: bool = False, to_keep: bool = False
@@ -158,6 +159,7 @@ class Reading(NameChanges):
             try:
                 for offset in range(0, reader.size, 8 << 20):
                     write_all(descriptor, await reader.read(offset, min(8 << 20, reader.size - offset)), offset)
+                    await asyncio.sleep(0)  # what is here already is read without one
             except BaseException:  # a cancelled copy leaves nothing either
                 self.services.staging.remove(target)
                 raise

@@ -86,7 +86,7 @@ class Sealer:
         intents.erase(path)
         size = os.fstat(lock).st_size
         os.close(lock)
-        return [(ObjectKey(self._store, key, version, size), path)]
+        return [(self._cache.key(self._store, key, version, size), path)]
 
     def seal_left(self) -> None:
         """Seal what somebody had open when it was uploaded; what was written to since is in the hands of its writer."""
@@ -107,16 +107,14 @@ class Sealer:
         assert row.source is not None
         if row.source_version is None:
             return
-        old = ObjectKey(self._store, row.source, row.source_version, row.size)
-        path = self._staging.name()
-        if self._cache.contains(old) and self._cache.unseal(old, path, reader=None):
-            self._cache.seal(ObjectKey(self._store, row.key, version, row.size), path)
+        old = self._cache.key(self._store, row.source, row.source_version, row.size)
+        self._cache.rekey(old, self._cache.key(self._store, row.key, version, row.size), self._staging.name())
 
     def from_cache(self, row: Pending) -> Pending:
         """The source of a rename was overwritten by others: its bytes may still be in the cache."""
         assert row.source is not None
         assert row.source_version is not None
-        sealed = ObjectKey(self._store, row.source, row.source_version, row.size)
+        sealed = self._cache.key(self._store, row.source, row.source_version, row.size)
         path = self._staging.name()
         if self._cache.contains(sealed) and self._cache.unseal(sealed, path, reader=None):
             return replace(row, action=Action.PUT, staging=str(path), source=None, source_version=None)
