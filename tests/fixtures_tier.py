@@ -52,6 +52,15 @@ def s3_config(tier_places: Path, s3_server: S3Service, s3_bucket: str) -> dict[s
 
 
 @pytest.fixture
+def stack_config(s3_config: dict[str, Any], tier_places: Path) -> dict[str, Any]:
+    """A tree of one route, ``/data``, over a directory and a prefix of a bucket as its colder tier."""
+    disk = tier_places / "tier"
+    disk.mkdir()
+    backends = {"disk": {"url": f"file://{disk}"}, "cold": s3_config["backend"]["hot"]}
+    return {"backend": backends, "route": [{"path": f"/{ROUTE}", "tiers": ["disk", "cold"]}]}
+
+
+@pytest.fixture
 def tier_local(local_config: dict[str, Any]) -> TierFileSystem:
     """The fsspec face over a local route."""
     return TierFileSystem(config=local_config)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from fsdriver.backends.model import ObjectInfo
+from fsdriver.backends.model import ObjectInfo, check_size
 from fsdriver.errors import BackendError, Corrupt, FsdriverError, NotFound, Stale, Unreachable
 from fsdriver.tiers.finding import Finder, good, is_away
 from fsdriver.tiers.records import Copy, CopyState, Move, Record
@@ -112,10 +112,16 @@ class TieredReader:
         record = await self._finder.record(key)
         if record is None:
             raise NotFound("no such object", key)
+        check_size(ObjectInfo(key, record.size, record.mtime_ns, record.version), most)
         sha256 = record.sha256
 
         async def read(tier: Tier, copy: Copy) -> tuple[ObjectInfo, memoryview]:
-            info, data = await tier.backend.fetch(tier.key(key), most)
+            try:
+                info, data = await tier.backend.fetch(tier.key(key), most)
+            except Corrupt:
+                if (await tier.backend.head(tier.key(key))).version == copy.version:
+                    raise
+                raise Stale("it was changed by someone else meanwhile", key) from None
             if info.version != copy.version:
                 raise Stale("it was changed by someone else meanwhile", key)
             await _compare(data, sha256)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fsdriver.backends.model import ObjectInfo
 from fsdriver.tiers.records import Copy, CopyState, Record
-from fsdriver.tiers.tier import modified_ns, version_of
+from fsdriver.tiers.tier import NO_VERSION, modified_ns, version_of
 
 
 def agrees(record: Record | None, found: Mapping[str, ObjectInfo], unreached: Collection[str]) -> bool:
@@ -75,8 +75,8 @@ def _marker(
         copies[tier] = Copy(info.version, CopyState.OWED if owed else CopyState.GOOD)
     live = [tier for tier, copy in copies.items() if copy.state is CopyState.GOOD]
     if record is not None:
-        version = record.version or (copies[live[0]].version if live else "")
-        return replace(record, version=version if live else "", copies=copies)
+        version = (record.version or copies[live[0]].version or NO_VERSION) if live else ""
+        return replace(record, version=version, copies=copies)
     if not live:
         return None
     first = found[live[0]]

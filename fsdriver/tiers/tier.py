@@ -11,6 +11,8 @@ from fsdriver.backends.model import ObjectInfo
 
 VERSION: Final = "fsdriver-version"
 """User metadata of a copy that was not made by a write: the version of the object in the stack."""
+NO_VERSION: Final = "-"
+"""Of directories, to which some servers give none."""
 MODIFIED: Final = "fsdriver-modified"
 """With it: when the object was written, nanoseconds since the epoch."""
 
@@ -58,7 +60,7 @@ class Tier:
 
 def version_of(info: ObjectInfo) -> str:
     """The version in the stack of what lies in a tier: its own, unless it is a copy of another."""
-    return (info.metadata or {}).get(VERSION) or info.version
+    return (info.metadata or {}).get(VERSION) or info.version or NO_VERSION
 
 
 def modified_ns(info: ObjectInfo) -> int:

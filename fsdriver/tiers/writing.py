@@ -13,7 +13,7 @@ from typing import Final
 from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.backends.source import Source, Watched
 from fsdriver.errors import BackendError, NotFound, Stale
-from fsdriver.tiers.finding import Finder, good
+from fsdriver.tiers.finding import Finder, good, is_away
 from fsdriver.tiers.reading import sha256_of
 from fsdriver.tiers.records import Copy, CopyState, Move, Record
 from fsdriver.tiers.removing import Remover
@@ -119,9 +119,9 @@ class TieredWriter:
             return None
         record = await self._catalog.get(self._stack, key)
         if record is None:
-            record = await self._finder.settle(key)
+            record = await self._look(key, new=if_version == ABSENT)
         version = ABSENT if record is None or record.removed else record.version
-        if version != if_version:
+        if version != if_version and (record is not None or if_version != ABSENT):
             settled = await self._finder.settle(key)
             version = ABSENT if settled is None else settled.version
             record = settled or await self._catalog.get(self._stack, key)
@@ -131,6 +131,15 @@ class TieredWriter:
                 return if_version
         held = record.copies.get(tier.name) if record is not None else None
         return ABSENT if held is None else held.version
+
+    async def _look(self, key: str, *, new: bool) -> Record | None:
+        """Ask the tiers about an object of which nothing is known; a new one does not wait for those that give no answer."""
+        try:
+            return await self._finder.settle(key)
+        except BackendError as error:
+            if new and is_away(error):
+                return None  # what they may have of that name is then shadowed, not lost
+            raise
 
     async def _record(self, key: str, info: ObjectInfo, tier: Tier, version: str, sha256: bytes | None) -> Written:
         """Make a copy that was just written the object; others of it have to go."""

@@ -13,7 +13,7 @@ from fsdriver.engine import open_engine
 from tests.service.routes import Tree
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "stack"])
 def config(request: pytest.FixtureRequest) -> dict[str, Any]:
     return request.getfixturevalue(f"{request.param}_config")
 
