@@ -14,6 +14,7 @@ import os
 import random
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -348,7 +349,7 @@ def main(root: str, manifest_path: str, seed: str) -> int:
     for thread in threads:
         thread.join()
     for failure in failures:
-        print(repr(failure), file=sys.stderr)  # noqa: T201
+        traceback.print_exception(failure)
     return 1 if failures else 0
 
 
