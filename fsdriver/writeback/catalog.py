@@ -23,7 +23,7 @@ from fsdriver.writeback.syncing import SharedSync, sync_directories
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS pending (
@@ -51,6 +51,9 @@ CREATE TABLE IF NOT EXISTS sent (
     staging TEXT NOT NULL, key TEXT NOT NULL, version TEXT NOT NULL, PRIMARY KEY (staging, key)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS synced (staging TEXT PRIMARY KEY, asked INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sums (
+    staging TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime INTEGER NOT NULL, digest BLOB
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS boot (id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sequence (value INTEGER NOT NULL);
 """

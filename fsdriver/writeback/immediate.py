@@ -72,6 +72,7 @@ class ImmediateSender:
             before = signature(descriptor)
             self._outgoing.must_stand(row)
             data = self._outgoing.one_state(row.staging, descriptor, before)
+            self._outgoing.journal.sums.compare(row, descriptor, before, data)
             info = self._backend.put_now(row.key, data, metadata, row.base)
             if info is None:
                 return None

@@ -21,6 +21,7 @@ from fsdriver.writeback import intents
 from fsdriver.writeback.attribute_rows import AttributeRows
 from fsdriver.writeback.catalog import Catalog
 from fsdriver.writeback.pending import INTERRUPTED, REPAIR, UNKNOWN, Action, Pending, read_record
+from fsdriver.writeback.sums import Sums
 
 _COLUMNS: Final = (
     "store, key, parent, seq, action, root, path, base, staging, source, source_version, size, record, inflight, held, "
@@ -69,11 +70,14 @@ class Journal(Catalog):
     ----------
     attributes : AttributeRows
         The records that attribute objects still lack.
+    sums : Sums
+        Checksums of staging files.
     """
 
     def __init__(self, path: Path, *, locked: bool = False) -> None:
         super().__init__(path, locked=locked)
         self.attributes = AttributeRows(self)
+        self.sums = Sums(self)
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -173,6 +177,7 @@ class Journal(Catalog):
             for row in self._rows("staging=?", (new,)):
                 self._stamp(row)
             self.change("UPDATE synced SET staging=? WHERE staging=?", (new, old))
+            self.sums.forget(old)
 
     def has_children(self, store: str, parent: str) -> bool:
         """Whether anything is pending in a directory."""
@@ -362,13 +367,14 @@ class Journal(Catalog):
     def forget_synced(self, staging: str, *, unless_asked: bool = False) -> None:
         """A staging file is gone, or was written to since."""
         if self.is_synced(staging):
+            self.sums.forget(staging)
             self.change(f"DELETE FROM synced WHERE staging=?{' AND asked=0' if unless_asked else ''}", (staging,))
 
     def unsynced(self, store: str, before: int, limit: int) -> Sequence[str]:
-        """Staging files that are owed to a store since ``before`` (ns since 1970) and are not known to be on the disk."""
+        """Staging files owed to a store since ``before`` (ns since 1970) that are not known to be on the disk, or have no sum."""
         found = self.rows(
             "SELECT DISTINCT staging FROM pending WHERE store=? AND staging IS NOT NULL AND seq<? "
-            "AND staging NOT IN (SELECT staging FROM synced) LIMIT ?",
+            "AND (staging NOT IN (SELECT staging FROM synced) OR staging NOT IN (SELECT staging FROM sums)) LIMIT ?",
             (store, before, limit),
         )
         return [path for (path,) in found]

@@ -51,6 +51,7 @@ def take_over(backend: Store, journal: Journal, staging: Staging) -> None:
     journal.reset_inflight(backend.identity, told_apart=told_apart, ended=time.time() + STRAGGLING)
     let_go_of_held(staging, journal, backend.identity)
     sweep_staging(staging, journal)
+    journal.sums.prune()
 
 
 def let_go_of_held(staging: Staging, journal: Journal, store: str) -> None:

@@ -161,4 +161,6 @@ class LateSync:
             # What was written and closed again meanwhile may not be on the disk.
             stand = done.intersection(self._journal.unsynced(self._store, before, 2 * TOGETHER))
             self._journal.note_synced(stand, asked=False)
+        for path in stand:
+            self._journal.sums.note(path)
         self._journal.make_durable()

@@ -183,8 +183,10 @@ class Sender:
                 else:
                     data = await loop.run_in_executor(None, path.read_bytes)
                 check_settled(source)
+                self.journal.sums.compare(row, descriptor, before, data)
                 info = await self.backend.put(row.key, data, metadata=metadata, if_version=row.base, doubtful=doubtful)
             else:
+                await loop.run_in_executor(None, self.journal.sums.compare, row, descriptor, before)
                 request = loop.create_task(
                     self.backend.put(row.key, source, metadata=metadata, if_version=row.base, doubtful=doubtful)
                 )
