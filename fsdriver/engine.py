@@ -35,7 +35,7 @@ from fsdriver.routes.services import Policy, Services, WriteMode
 from fsdriver.routes.tree import Tree
 from fsdriver.runtime import on_loop, run
 from fsdriver.tiers.catalog import Catalog as TierCatalog
-from fsdriver.tiers.opening import is_stack, open_stack
+from fsdriver.tiers.opening import is_stack, open_stack, pace_of, policy_of
 from fsdriver.tiers.sqlite_catalog import SqliteCatalog
 from fsdriver.tiers.stack import Stack
 from fsdriver.tiers.working import TierWorker
@@ -159,7 +159,8 @@ class Engine:
     def _open_stack(self, config: RouteConfig) -> tuple[Store, str]:
         for name in (*config.tiers, *config.replicate):
             self._name_weakness(name, self.config.backend[name])
-        stack = open_stack(config, self.config, self.tier_catalog, self.staging.directory, self._wake_workers)
+        policy = policy_of(config, self.config)
+        stack = open_stack(config, self.config, self.tier_catalog, self.staging.directory, policy, self._wake_workers)
         if (known := self.stacks.get(stack.identity)) is not None:
             if list(known.tiers) != list(stack.tiers):
                 raise ConfigError(
@@ -168,7 +169,8 @@ class Engine:
             return known, ""
         self.stacks[stack.identity] = stack
         lock = UploaderLock(self.state, f"tiers|{stack.identity}")
-        self.workers[stack.identity] = TierWorker(stack, lock, f"{os.uname().nodename}-{os.getpid()}")
+        owner = f"{os.uname().nodename}-{os.getpid()}"
+        self.workers[stack.identity] = TierWorker(stack, lock, owner, pace_of(config, self.config))
         return stack, ""
 
     @cached_property
@@ -357,10 +359,8 @@ async def _close(one: Store | TierWorker) -> None:
 
 def _name_what_has_no_effect(config: Config) -> None:
     """Keys that are understood but that this version does not act on: said, never ignored in silence."""
-    unused = ["[cache] isolate"] if "isolate" in config.cache.model_fields_set else []
-    unused += [f"[policy.{name}]" for name in config.policy]
-    if unused:
-        log.warning("these settings have no effect yet: %s", "; ".join(unused))
+    if "isolate" in config.cache.model_fields_set:
+        log.warning("this setting has no effect yet: [cache] isolate")
 
 
 def _cipher(config: Config) -> Cipher | None:

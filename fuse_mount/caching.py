@@ -44,6 +44,7 @@ class CacheCommands:
             "unpin": self._unpin,
             "move": self._move,
             "explain": self._explain,
+            "sweep": self._sweep,
         }
 
     async def _warm(self, request: Mapping[str, Any]) -> Answer:
@@ -61,6 +62,9 @@ class CacheCommands:
 
     async def _explain(self, request: Mapping[str, Any]) -> Answer:
         return await tiering.explain(*self._tree.resolve(str(request["path"])))
+
+    async def _sweep(self, request: Mapping[str, Any]) -> Answer:
+        return await tiering.sweep(self._tree.routes, dry_run=bool(request["dry_run"]))
 
     async def _evict(self, request: Mapping[str, Any]) -> Answer:
         first = await self._evict_now(str(request["path"]))

@@ -17,7 +17,7 @@ from fsdriver.cli.install import install_system
 from fsdriver.cli.integrity import fsck, verify
 from fsdriver.cli.mounting import mount, mount_helper, umount
 from fsdriver.cli.recovering import recover
-from fsdriver.cli.tiers import explain, move
+from fsdriver.cli.tiers import explain, move, sweep
 from fsdriver.cli.tree import ls, refresh, status, sync
 
 FAILED = 1
@@ -43,6 +43,7 @@ for command in (
     unpin,
     move,
     explain,
+    sweep,
     ls,
     verify,
     fsck,

@@ -52,6 +52,10 @@ class Place(Protocol):
         """What is known of a file; see `fsdriver.routes.tiering.explain`."""
         ...
 
+    def sweep(self, *, dry_run: bool) -> Mapping[str, Any]:
+        """Have the rules look at the whole tree; see `fsdriver.routes.tiering.sweep`."""
+        ...
+
     def evict(self) -> Mapping[str, int]:
         """Fields of `fsdriver.routes.caching.Eviction`."""
         ...
@@ -134,6 +138,9 @@ class MountedPlace:
 
     def explain(self, path: str) -> Mapping[str, Any]:
         return self._ask("explain", path=path)
+
+    def sweep(self, *, dry_run: bool) -> Mapping[str, Any]:
+        return self._ask("sweep", dry_run=dry_run)
 
     def evict(self) -> Mapping[str, int]:
         return self._ask("evict", path=self._inside)
@@ -252,6 +259,12 @@ class UrlPlace:
         from fsdriver.runtime import run
 
         return run(explain(*self.engine.route(path)))
+
+    def sweep(self, *, dry_run: bool) -> Mapping[str, Any]:
+        from fsdriver.routes.tiering import sweep
+        from fsdriver.runtime import run
+
+        return run(sweep(self.engine.routes, dry_run=dry_run))
 
     def evict(self) -> Mapping[str, int]:
         from fsdriver.routes.caching import Eviction, evict

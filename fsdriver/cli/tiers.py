@@ -1,4 +1,4 @@
-"""Commands on tiers: ``move``, ``explain``."""
+"""Commands on tiers: ``move``, ``explain``, ``sweep``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import timedelta
 from itertools import islice
 from typing import Any, Final
 
@@ -77,6 +78,33 @@ def explain(path: str, as_json: bool, options: tuple[str, ...]) -> None:
             click.echo(json.dumps(told, indent=2)) if as_json else _show(told)
 
 
+@click.command()
+@click.argument("place", default="tier://")
+@click.option("--dry-run", is_flag=True, help="Only tell what would be moved, and why.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def sweep(place: str, dry_run: bool, as_json: bool) -> None:
+    """Have the rules of the tiers look at all files now: PLACE is a mount, or tier://, the configured tree."""
+    from rich.filesize import decimal
+
+    from fsdriver.cli.places import opened
+
+    with opened([place], {}) as (tree,):
+        told = tree.sweep(dry_run=dry_run)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    for move in told["moves"]:
+        click.echo(f"{move['path']}: {_order(move)}")
+    count = len(told["moves"]) if dry_run else told["owed"]
+    verb = "would be made" if dry_run else "are owed now"
+    click.echo(f"{count:,} cop{'y' if count == 1 else 'ies'} {verb}, {decimal(told['bytes'])}")
+
+
+def _order(move: Mapping[str, Any]) -> str:
+    leaves = f", then goes from {', '.join(move['leaves'])}" if move["leaves"] else ""
+    return f"a copy in {move['target']}{leaves} ({move['reason']})"
+
+
 def _show(told: Mapping[str, Any]) -> None:
     from rich.filesize import decimal
 
@@ -86,14 +114,22 @@ def _show(told: Mapping[str, Any]) -> None:
         checked = "" if copy is None or not copy["checked"] else _moment(copy["checked"])
         rows.append([tier, "-" if copy is None else copy["state"], checked])
     print_table(["tier", "copy", "verified"], rows)
-    uses = f"{told['uses']:,} uses" + (f", the last {_moment(told['last_use'])}" if told["uses"] else "")
+    uses = f"{told['uses']:,} use{'' if told['uses'] == 1 else 's'}" + (
+        f", the last {_moment(told['last_use'])}" if told["uses"] else ""
+    )
     click.echo(f"{decimal(told['size'])}, heat {told['heat']:.3g} ({uses})")
     if told["pin"]:
         click.echo(f"pinned to {told['pin']}: no rule moves it")
     for owed in told["moves"]:
-        leaves = f", then goes from {', '.join(owed['leaves'])}" if owed["leaves"] else ""
-        error = f"; tried: {owed['error']}" if owed["error"] else ""
-        click.echo(f"owed: a copy in {owed['target']}{leaves} ({owed['reason']}){error}")
+        click.echo(f"owed: {_order(owed)}" + (f"; tried: {owed['error']}" if owed["error"] else ""))
+    if told["held"]:
+        click.echo(told["held"])
+    for move in told["next"]:
+        when = f"in {timedelta(seconds=round(told['next_due']))}" if told["next_due"] else "now"
+        click.echo(f"{when}: {_order(move)}")
+    for rule in told["rules"]:
+        verb = {"leaves": "gives it up", "enters": "takes it", "stays": "keeps it"}[rule["effect"]]
+        click.echo(f"{rule['tier']} {verb} by {rule['rule']}: {rule['text']}")
 
 
 def _moment(seconds: float) -> str:

@@ -147,14 +147,14 @@ class RouteConfig(Table):
     path: str = "/"
     """Where the route hangs in the tree; the longest path that matches wins."""
     tiers: list[str] = Field(min_length=1)
-    """Names of backends, hot to cold. Only the first is used yet."""
+    """Names of backends, hot to cold; see `docs/tiers.md`."""
     write: Literal["back", "through"] | None = None
     """When close() returns: `through`, the tiers have it; `back`, the journal has it. By default `back` in a mount,
     `through` in fsspec and Python."""
     fsync: Literal["local", "remote"] = "local"
     """What fsync() waits for: the local disk, or the tiers."""
     ack: int | None = Field(default=None, ge=1)
-    """How many tiers must have a write before it counts as stored; by default all it owes. Not acted on yet."""
+    """How many tiers must have a write before it counts as stored; by default one tier, and all of `replicate`."""
     ttl: Seconds = 10.0
     """How long attributes and listings are trusted (`"10s"`)."""
     negative_ttl: Seconds = 1.0
@@ -166,9 +166,9 @@ class RouteConfig(Table):
     posix: Literal["full", "off"] = "full"
     """`full` keeps modes, owners, times, links and xattrs on the store; `off` writes nothing there but the objects."""
     replicate: list[str] = Field(default_factory=list)
-    """Names of backends that receive a copy of every write. Not acted on yet."""
+    """Names of backends that receive a copy of every file."""
     policy: str = "default"
-    """Name of the `[policy.NAME]` that moves data between the tiers. Not acted on yet."""
+    """Name of the `[policy.NAME]` that moves data between the tiers."""
     mode: Mode = 0o644
     """Permission bits of files that carry none (`"0644"`)."""
     dir_mode: Mode = 0o755

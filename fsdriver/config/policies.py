@@ -67,6 +67,12 @@ class PolicyConfig(Table):
     """Which files always have a copy in every tier but the first: those hotter than `high_value`, or all."""
     high_value: float = Field(default=5.0, ge=0)
     """Heat above which a file is of high value."""
+    sweep: Seconds = 300.0
+    """Time between two looks at all files."""
+    moves: int = Field(default=16, ge=1, le=256)
+    """Files that are moved at a time."""
+    rate: Size | None = None
+    """Most bytes a second that moves carry, all together; by default as many as they can."""
     tier: dict[str, TierPolicyConfig] = Field(default_factory=dict)
     """What single tiers do differently, by the name of the backend."""
 

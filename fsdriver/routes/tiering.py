@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import asdict, replace
 from typing import Any
 
 from fsdriver.entry import Kind
@@ -44,7 +45,9 @@ async def explain(route: Route, path: str) -> Mapping[str, Any]:
     -------
     mapping
         ``tiers`` (names, hot to cold), ``copies`` (by tier: version, state, checked), ``version``, ``size``, ``heat``, ``uses``,
-        ``last_use``, ``pin``, ``sha256``, ``moves`` (target, leaves, reason, error).
+        ``last_use``, ``pin``, ``sha256``, ``moves`` (owed: target, leaves, reason, error), ``next`` (what the rules want: target,
+        leaves, reason), ``next_due`` (in how many seconds; None: never, as things are), ``held`` (what keeps them from it),
+        ``rules`` (fields of `fsdriver.tiers.rules.Prospect`).
     """
     await on_loop()
     stack = stack_of(route)
@@ -56,7 +59,50 @@ async def explain(route: Route, path: str) -> Mapping[str, Any]:
         owed = [
             {"target": move.target, "leaves": move.leaves, "reason": move.reason, "error": move.error} async for move in moves
         ]  # fmt: skip
-    return _described(record) | {"tiers": list(stack.tiers), "moves": owed}
+    return _described(record) | {"tiers": list(stack.tiers), "moves": owed} | _prospects(stack, record)
+
+
+def _prospects(stack: Stack, record: Record) -> dict[str, Any]:
+    """What the rules say of a file, as `explain` tells it."""
+    if stack.policy is None:
+        return {"next": [], "next_due": None, "held": "", "rules": []}
+    told = stack.policy.explain(record, time.time())
+    coming = told.moves or told.next_moves
+    return {
+        "next": [{"target": move.target, "leaves": move.leaves, "reason": move.reason} for move in coming],
+        "next_due": 0.0 if told.moves else told.next_due,
+        "held": told.held,
+        "rules": [asdict(prospect) for prospect in told.prospects],
+    }
+
+
+async def sweep(routes: Sequence[Route], *, dry_run: bool = False) -> Mapping[str, Any]:
+    """Have the rules look at all files of some routes now; what they want to move is owed, unless it is a ``dry_run``.
+
+    Returns
+    -------
+    mapping
+        ``moves`` (of a dry run: path, target, leaves, reason, size), ``owed`` (how many are new), ``bytes``.
+    """
+    await on_loop()
+    told: list[dict[str, Any]] = []
+    owed = size = 0
+    for route in routes:
+        if not isinstance(stack := route.backend, Stack):
+            continue
+        await stack.note_uses(at_once=True)
+        moves = [move async for move in stack.wanted(time.time())]
+        size += sum(move.size for move in moves)
+        if dry_run:
+            told += [
+                {"path": f"{route.path.rstrip('/')}/{move.key}", "target": move.target, "leaves": move.leaves,
+                 "reason": move.reason, "size": move.size}
+                for move in moves
+            ]  # fmt: skip
+        else:
+            owed += await stack.catalog.owe(stack.identity, moves)
+            stack.owing()
+    return {"moves": told, "owed": owed, "bytes": size}
 
 
 def _described(record: Record) -> dict[str, Any]:
@@ -81,11 +127,14 @@ def heat_of(record: Record) -> float:
 
 
 async def record_of(route: Route, path: str) -> Record | None:
-    """What a stack knows of a file; None: its route has one tier, or its bytes have not been sent."""
-    if not isinstance(route.backend, Stack):
+    """What a stack knows of a file, copies hot to cold; None: its route has one tier, or its bytes have not been sent."""
+    if not isinstance(stack := route.backend, Stack):
         return None
     await on_loop()
-    return await route.backend.finder.record(await _key(route, path))
+    record = await stack.finder.record(await _key(route, path))
+    if record is None:
+        return None
+    return replace(record, copies={name: record.copies[name] for name in stack.tiers if name in record.copies})
 
 
 async def _key(route: Route, path: str) -> str:

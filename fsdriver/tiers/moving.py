@@ -12,7 +12,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -123,7 +123,7 @@ class Mover:
             return False
         held = record.copies.get(target.name)
         if held is not None and held.state is CopyState.GOOD:
-            return await self._switch(record, move, held)
+            return await self._switch(record, move, await self._confirmed(record, target, held, move.leaves))
         if not target.writable:
             raise Unsupported(f"tier {target.name} is only read", move.key)
         info, sha256 = await self._copy(record, target, held)
@@ -165,6 +165,8 @@ class Mover:
     async def _copy(self, record: Record, target: Tier, held: Copy | None) -> tuple[ObjectInfo, bytes | None]:
         """Write the copy, and see that its bytes are right; its attributes, and the checksum."""
         condition = ABSENT if held is None else held.version
+        if record.key.endswith("/"):  # a directory: there is nothing to it but that it is there
+            return await target.backend.put(target.key(record.key), b""), None
         if (info := await self._copied_by_store(record, target, condition)) is not None:
             return info, record.sha256
         if record.size <= IN_MEMORY:
@@ -241,13 +243,33 @@ class Mover:
             await self._read_back(record, target, info, sha256)
         return info
 
-    async def _read_back(self, record: Record, target: Tier, info: ObjectInfo, sha256: bytes) -> None:
+    async def _confirmed(self, record: Record, target: Tier, held: Copy, leaves: Sequence[str]) -> Copy:
+        """A copy that is known already, before others go: it is there, and its bytes were compared once."""
+        if not any(name in record.holders() for name in leaves):
+            return held
+        info = await target.backend.head(target.key(record.key))
+        if info.version != held.version:
+            await self._finder.settle(record.key)
+            raise Stale("its copy was changed by someone else meanwhile", record.key)
+        if held.checked:
+            return held
+        expected = record.sha256
+        if expected is None:
+            leaving = next(self._finder.tiers[name] for name in leaves if name in record.holders())
+            expected = await self._digest_in(record, leaving, record.copies[leaving.name].version)
+        if await self._digest_in(record, target, held.version) != expected:
+            raise Corrupt(f"the copy in tier {target.name} has other bytes than the others", record.key)
+        return replace(held, checked=self._clock())
+
+    async def _digest_in(self, record: Record, tier: Tier, version: str) -> bytes:
         digest = hashlib.sha256()
         for start in range(0, record.size, STEP):
-            end = min(start + STEP, record.size)
-            data = await target.backend.get(target.key(record.key), start, end, info.version)
+            data = await tier.backend.get(tier.key(record.key), start, min(start + STEP, record.size), version)
             await asyncio.to_thread(digest.update, data)
-        if digest.digest() != sha256:
+        return digest.digest()
+
+    async def _read_back(self, record: Record, target: Tier, info: ObjectInfo, sha256: bytes) -> None:
+        if await self._digest_in(record, target, info.version) != sha256:
             await self._remover.remove(Record(record.key, "", 0, 0, {target.name: Copy(info.version, CopyState.OWED)}))
             raise Corrupt(f"the copy in tier {target.name} had other bytes than were sent, and was removed", record.key)
 

@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 
 from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend
+from fsdriver.config import PolicyConfig
+from fsdriver.tiers.policy import Policy
 from fsdriver.tiers.stack import Stack
 from fsdriver.tiers.tier import Tier
+from fsdriver.tiers.working import Pace
 
 if TYPE_CHECKING:
     from fsdriver.config import Config, RouteConfig
@@ -21,8 +24,24 @@ def is_stack(route: RouteConfig) -> bool:
     return len(route.tiers) + len(route.replicate) > 1
 
 
+def policy_of(route: RouteConfig, config: Config) -> Policy:
+    """The rules by which the files of a route move."""
+    return Policy.of(config.policy.get(route.policy, PolicyConfig()), route.tiers, route.replicate)
+
+
+def pace_of(route: RouteConfig, config: Config) -> Pace:
+    """How much a route's files move at a time."""
+    policy = config.policy.get(route.policy, PolicyConfig())
+    return Pace(policy.moves, float("inf") if policy.rate is None else policy.rate, policy.sweep)
+
+
 def open_stack(
-    route: RouteConfig, config: Config, catalog: Catalog, scratch: Path, owing: Callable[[], None] = lambda: None
+    route: RouteConfig,
+    config: Config,
+    catalog: Catalog,
+    scratch: Path,
+    policy: Policy,
+    owing: Callable[[], None] = lambda: None,
 ) -> Stack:
     """Make the stack of a route that has several tiers, or replicas; nothing is sent yet.
 
@@ -38,8 +57,10 @@ def open_stack(
     ConfigError
         A backend cannot be opened, two tiers lie in one place, or new files cannot enter.
     """
+    enter = config.policy[route.policy].enter if route.policy in config.policy else None
     names = list(dict.fromkeys([*route.tiers, *route.replicate]))
     tiers = [Tier(name, *open_backend(name, config.backend[name])) for name in names]
     return Stack(
-        tiers, catalog, scratch, replicas=route.replicate, ack=route.ack, everywhere=META_PREFIX, owing=owing
+        tiers, catalog, scratch, policy=policy, entry=enter, replicas=route.replicate, ack=route.ack,
+        everywhere=META_PREFIX, owing=owing,
     )  # fmt: skip

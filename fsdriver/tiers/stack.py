@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +22,11 @@ from fsdriver.errors import BackendError, ConfigError, FsdriverError, NotFound, 
 from fsdriver.tiers.catalog import Catalog, Holdings
 from fsdriver.tiers.finding import Finder, good, is_away
 from fsdriver.tiers.moving import Mover
+from fsdriver.tiers.policy import Policy
 from fsdriver.tiers.reading import TieredReader
 from fsdriver.tiers.records import Move, Record
 from fsdriver.tiers.removing import Remover
+from fsdriver.tiers.sweeping import sweep
 from fsdriver.tiers.tier import Tier, without_marks
 from fsdriver.tiers.writing import TieredWriter, Written
 
@@ -49,6 +52,8 @@ class Stack(Store):
         Not closed with the stack.
     scratch : Path
         Directory for objects on their way between tiers.
+    policy : Policy, optional
+        Without it nothing moves of its own accord.
     entry : str, optional
         Name of the tier where new objects come to lie; by default the first.
     replicas : sequence of str
@@ -69,6 +74,7 @@ class Stack(Store):
         catalog: Catalog,
         scratch: Path,
         *,
+        policy: Policy | None = None,
         entry: str | None = None,
         replicas: Sequence[str] = (),
         ack: int | None = None,
@@ -78,7 +84,8 @@ class Stack(Store):
         self.tiers = {tier.name: tier for tier in tiers}
         first = self.tiers[entry] if entry is not None else tiers[0]
         _check_tiers(tiers, first)
-        self._identity = f"stack|{first.backend.identity}|{first.prefix}"
+        self._identity = f"stack|{tiers[0].backend.identity}|{tiers[0].prefix}"
+        self.policy = policy
         self.catalog = catalog
         self.counters = Counters()
         self.finder = Finder(self._identity, tiers, catalog)
@@ -87,9 +94,10 @@ class Stack(Store):
         self.writer = TieredWriter(self.finder, self.remover, first, replicas, everywhere)
         self.mover = Mover(self.finder, self.reader, self.remover, scratch)
         self._ack = 1 + len(replicas) if ack is None else ack
-        self._owing = owing
+        self.owing = owing
         self._uses: dict[str, tuple[int, float]] = {}
         self._noted = time.monotonic()
+        self._owing = False
         self._holdings: Mapping[str, Holdings] = {}
         self._last_error: BackendError = Unreachable("no tier answers")
         deadline = max(tier.backend.retry.deadline for tier in tiers)
@@ -137,7 +145,7 @@ class Stack(Store):
 
     def _tier_returned(self) -> None:
         self.outage.tell_return()
-        self._owing()
+        self.owing()
 
     def _failed(self, error: BackendError) -> None:
         if is_away(error):
@@ -229,7 +237,7 @@ class Stack(Store):
         while made < wanted and later:
             made += await self.mover.carry_out(later.pop(0))
         if later or made < len(now):
-            self._owing()
+            self.owing()
         if made < wanted:
             raise Unreachable(
                 f"{made + 1} of {wanted + 1} tiers have it that must before it counts as stored; the others are tried again",
@@ -326,9 +334,24 @@ class Stack(Store):
             raise Stale("it was changed by someone else meanwhile; try again", key)
         return now
 
+    async def wanted(self, now: float) -> AsyncGenerator[Move]:
+        """The moves that the policy wants now (`time.time`); what describes the tree stays where it is: everywhere."""
+        if self.policy is not None:
+            async with aclosing(sweep(self.catalog, self._identity, self.policy, now)) as moves:
+                async for move in moves:
+                    if not move.key.endswith("/") and not move.key.startswith(self.writer.everywhere):
+                        yield move
+
     async def take_stock(self) -> None:
         """Ask the catalog what each tier holds, for `status`."""
         self._holdings = await self.catalog.holdings(self._identity)
+
+    async def owes(self) -> bool:
+        """Whether any copy, or the removal of one, is owed to a tier; remembered for `status`."""
+        moves, removals = self.catalog.moves(self._identity), self.catalog.owing_removals(self._identity)
+        async with aclosing(moves), aclosing(removals):
+            self._owing = await anext(moves, None) is not None or await anext(removals, None) is not None
+        return self._owing
 
     def status(self) -> dict[str, Any]:
         """For ``status``: each tier with what it held when stock was taken, and what was read, moved and found."""
@@ -340,6 +363,7 @@ class Stack(Store):
                 | {"reads": self.reader.reads.by_tier.get(tier.name, 0)}
                 for tier in self.tiers.values()
             ],
+            "owes": self._owing,
             "fallbacks": self.reader.reads.fallbacks,
             "corrupt": self.reader.reads.corrupt,
             "moves": asdict(self.mover.moves),

@@ -6,7 +6,7 @@ A tier over its limit gives up its coldest files. Which these are is found by a 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -138,7 +138,7 @@ def _count(record: Record, policy: Policy, pressed: list[TierRules], room: Room,
 
 async def sweep(
     catalog: Catalog, stack: str, policy: Policy, now: float, prefix: str = "", after: str = ""
-) -> AsyncIterator[Move]:
+) -> AsyncGenerator[Move]:
     """The moves that the policy wants at ``now`` (`time.time`), by key.
 
     Those that are owed already are among them: `Catalog.owe` passes over them.

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -28,9 +28,6 @@ CLAIMED: Final = 256
 """Moves that are taken at a time."""
 AT_ONCE: Final = 16
 """Moves under way."""
-
-Sweep = Callable[[float], AsyncGenerator[Move]]
-"""What the policy wants to move now (`time.time`)."""
 
 
 class Lock(Protocol):
@@ -75,22 +72,17 @@ class TierWorker:
     lock : Lock
     owner : str
         Names this process in the catalog.
-    sweep : callable, optional
-        The policy; without it nothing moves of its own accord.
-    pace : Pace
+    pace : Pace, optional
     """
 
-    def __init__(
-        self, stack: Stack, lock: Lock, owner: str, *, sweep: Sweep | None = None, pace: Pace | None = None
-    ) -> None:
+    def __init__(self, stack: Stack, lock: Lock, owner: str, pace: Pace | None = None) -> None:
         self._stack = stack
         self._lock = lock
         self._owner = owner
-        self._sweep = sweep
         self._pace = pace or Pace()
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._swept = 0.0
+        self._swept = float("-inf")
         self.swept_at = 0.0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -124,12 +116,7 @@ class TierWorker:
         """Wait until all that can be done now is done; whether nothing is owed then. Raises TimeoutError."""
         async with asyncio.timeout(timeout):
             await self._quiet.wait()
-        return not await self._owes()
-
-    async def _owes(self) -> bool:
-        stack, catalog = self._stack.identity, self._stack.catalog
-        async with aclosing(catalog.moves(stack)) as moves, aclosing(catalog.owing_removals(stack)) as removals:
-            return await anext(moves, None) is not None or await anext(removals, None) is not None
+        return not await self._stack.owes()
 
     async def _work(self, *, for_ever: bool) -> None:
         owner = f"{self._owner}-{secrets.token_hex(8)}"  # what an earlier task of ours had claimed is abandoned, too
@@ -162,21 +149,19 @@ class TierWorker:
         await self._stack.take_stock()
         if not self._lock.held and not self._lock.take():
             return False  # it is another's
-        if sweep and self._sweep is not None and time.monotonic() - self._swept >= self._pace.sweep_every:
+        if sweep and time.monotonic() - self._swept >= self._pace.sweep_every:
             self._swept = time.monotonic()
             await self.sweep()
         await self._carry_out_moves(owner)
         await self._stack.remover.remove_all()
-        return await self._owes()
+        return await self._stack.owes()
 
     async def sweep(self) -> int:
         """Owe what the policy wants to move; how many moves are new."""
-        if self._sweep is None:
-            return 0
         self.swept_at = time.time()
         await self._stack.note_uses(at_once=True)
         new, some = 0, list[Move]()
-        async with aclosing(self._sweep(time.time())) as wanted:
+        async with aclosing(self._stack.wanted(time.time())) as wanted:
             async for move in wanted:
                 some.append(move)
                 if len(some) == CLAIMED:
