@@ -47,7 +47,6 @@ def explained(tree: MountedTree, path: Path) -> dict:
     return json.loads(tree.command("explain", str(path), "--json").stdout)
 
 
-@pytest.mark.feature("S2-39")
 def test_a_file_moves_and_nobody_notices(tiers: MountedTree, tmp_path: Path) -> None:
     file = tiers.root / "d" / "file"
     file.parent.mkdir()

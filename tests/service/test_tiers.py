@@ -318,7 +318,6 @@ def test_what_is_removed_while_a_tier_is_away_stays_removed(pair: Pair) -> None:
     assert pair.keys("cold") == []
 
 
-@pytest.mark.feature("S2-16")
 def test_a_corrupt_copy_is_not_read_and_is_repaired(pair: Pair) -> None:
     run(pair.stack.put("a", BODY))
     run(pair.stack.move("a", "cold", keep=True))
@@ -339,7 +338,6 @@ def test_a_corrupt_copy_is_not_read_and_is_repaired(pair: Pair) -> None:
     assert sorted(pair.record("a").holders()) == ["cold", "hot"]
 
 
-@pytest.mark.feature("S0-23")
 def test_replicas_fail_on_their_own_and_are_repaired(pair: Pair) -> None:
     owing: list[bool] = []
     pair.again(replicas=["cold"], ack=1, owing=lambda: owing.append(True))
