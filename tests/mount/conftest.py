@@ -92,7 +92,8 @@ class MountedTree:
 
     def mount(self, *options: str) -> MountedTree:
         given = [*self.options, *options]
-        self.command("mount", self.url, str(self.root), *(["-o", ",".join(given)] if given else []))
+        url = [self.url] if self.url else []  # without one, what is configured
+        self.command("mount", *url, str(self.root), *(["-o", ",".join(given)] if given else []))
         return self
 
     def umount(self) -> None:

@@ -34,7 +34,6 @@ def _mounted(trees: TreeMaker, s3_server, tmp_path: Path, policy: str, route: st
         f'access_key_id = "{s3_server.access_key}"\nsecret_access_key = "{s3_server.secret_key}"\n'
         f'[[route]]\npath = "/"\ntiers = ["disk", "cold"]\n{route}[policy.default]\n{policy}'
     )
-    tree.env["FSDRIVER_CONFIG"] = str(config)
     tree.command("mount", str(tree.root))
     return tree
 

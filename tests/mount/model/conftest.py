@@ -9,17 +9,24 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.mount.conftest import make_tree
-from tests.mount.model.sides import Foreign, ForeignFiles, ForeignObjects, Sides
+from tests.mount.conftest import TreeMaker, make_tree
+from tests.mount.model.sides import Foreign, ForeignFiles, ForeignObjects, ForeignTiers, Sides
 
 
-@pytest.fixture(scope="module", params=["local-back", "local-through", "s3-back", "s3-through", "daemon-back"])
+@pytest.fixture(
+    scope="module", params=["local-back", "local-through", "s3-back", "s3-through", "daemon-back", "tiers-back"]
+)
 def sides(request, module_trees, tmp_path_factory) -> Iterator[Sides]:
     """A mounted tree, the same tree through fsspec in this process, its store, and a plain directory beside it.
 
     ``daemon`` is a local tree whose reads and writes the daemon answers, without passthrough.
     """
     kind, write = request.param.split("-")
+    if kind == "tiers":
+        made = over_tiers(module_trees, tmp_path_factory.mktemp("tiers"), tmp_path_factory.mktemp("plain"))
+        yield made
+        made.end()
+        return
     tree = make_tree(kind, module_trees, request)
     tree.options = (*tree.options, f"write={write}")
     tree.mount()
@@ -31,6 +38,21 @@ def sides(request, module_trees, tmp_path_factory) -> Iterator[Sides]:
     made = Sides(tree, foreign, tmp_path_factory.mktemp("plain"))
     yield made
     made.end()
+
+
+def over_tiers(trees: TreeMaker, places: Path, plain: Path) -> Sides:
+    """A mounted tree over two directories, between which the model moves files."""
+    tree = trees()
+    (places / "hot").mkdir()
+    (places / "cold").mkdir()
+    backends = {name: {"url": f"file://{places}/{name}"} for name in ("hot", "cold")}
+    config = tree.places / "config.toml"
+    tables = [f'[backend.{name}]\nurl = "{backend["url"]}"\n' for name, backend in backends.items()]
+    config.write_text("".join(tables) + '[[route]]\npath = "/"\ntiers = ["hot", "cold"]\n')
+    tree.url = ""
+    tree.mount()
+    foreign = ForeignTiers(places / "hot", places / "cold")
+    return Sides(tree, foreign, plain, {"backend": backends, "route": [{"path": "/", "tiers": ["hot", "cold"]}]})
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +49,25 @@ class ForeignFiles:
         return {str(path.relative_to(top)): path.read_bytes() for path in top.rglob("*") if path.is_file()}
 
 
+class ForeignTiers:
+    """Works on the directories of two tiers: writes into the hot one, and sees and removes what is in either."""
+
+    def __init__(self, hot: Path, cold: Path) -> None:
+        self.tiers = ForeignFiles(hot), ForeignFiles(cold)
+
+    def put(self, name: str, data: bytes) -> None:
+        (self.tiers[0].root / name).parent.mkdir(parents=True, exist_ok=True)
+        self.tiers[0].put(name, data)
+
+    def delete(self, name: str) -> None:
+        for tier in self.tiers:
+            (tier.root / name).unlink(missing_ok=True)
+
+    def objects(self, directory: str) -> dict[str, bytes]:
+        hot, cold = (tier.objects(directory) for tier in self.tiers)
+        return cold | hot
+
+
 class ForeignObjects:
     """Works on a bucket."""
 
@@ -82,9 +101,13 @@ class Sides:
     foreign : Foreign
     plain : Path
         An empty directory of a local file system.
+    config : mapping, optional
+        Of the tree; by default one route over its URL.
     """
 
-    def __init__(self, tree: MountedTree, foreign: Foreign, plain: Path) -> None:
+    def __init__(
+        self, tree: MountedTree, foreign: Foreign, plain: Path, config: Mapping[str, Any] | None = None
+    ) -> None:
         self.tree = tree
         self.foreign = foreign
         self.plain = plain
@@ -92,7 +115,8 @@ class Sides:
         self.spare.mkdir()
         self._kept = {name: os.environ.get(name) for name in tree.env}
         os.environ.update(tree.env)
-        config = {"backend": {"b": {"url": tree.url}}, "route": [{"path": "/", "tiers": ["b"]}]}
+        config = config or {"backend": {"b": {"url": tree.url}}, "route": [{"path": "/", "tiers": ["b"]}]}
+        self.tiers: Sequence[str] = config["route"][0]["tiers"]
         self.fs = TierFileSystem(config=config, skip_instance_cache=True)
 
     def end(self) -> None:

@@ -23,7 +23,7 @@ from tests.mount.model.looking import differences, look
 from tests.mount.model.sides import Sides
 from tests.mount.model.world import APPEND, COLD_SIZES, MODES, PATHS, READ, SIZES, UPDATE, WRITE, World
 
-EXAMPLES = {"local": 40, "daemon": 25, "s3": 8}
+EXAMPLES = {"local": 40, "daemon": 25, "s3": 8, "tiers": 15}
 STEPS = 40
 
 paths = st.sampled_from(PATHS[:2] * 4 + PATHS[2:6] * 2 + PATHS[6:])
@@ -212,6 +212,10 @@ class Model(RuleBasedStateMachine):
     )
     def cold_reader(self, slot, name, other, size, how):
         self.world.cold_reader(slot, name, other, size, how)
+
+    @rule(name=paths, to=st.integers(0, 1))
+    def move(self, name, to):
+        self.world.move(name, to)
 
     @rule()
     def sync(self):

@@ -88,6 +88,11 @@ class World(Comparison):
     def removexattr(self, name: str) -> None:
         self.both(lambda root: os.removexattr(f"{root}/{name}", "user.model"))
 
+    def move(self, name: str, to: int) -> None:
+        """To another tier, where there are any: nothing that can be compared changes."""
+        if to < len(self.sides.tiers) > 1 and self.kind(name) == "-" and not self.being_written(name):
+            os.setxattr(f"{self.ours}/{name}", "user.fsdriver.tier", self.sides.tiers[to].encode())
+
     # -- open files ----------------------------------------------------------------------------------------------------
 
     def open(self, slot: int, name: str, flags: int) -> None:
