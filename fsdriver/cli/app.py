@@ -18,6 +18,7 @@ from fsdriver.cli.integrity import fsck, verify
 from fsdriver.cli.mounting import mount, mount_helper, umount
 from fsdriver.cli.recovering import recover
 from fsdriver.cli.tiers import explain, move, sweep
+from fsdriver.cli.transfers import download, upload
 from fsdriver.cli.tree import ls, refresh, status, sync
 
 FAILED = 1
@@ -45,6 +46,8 @@ for command in (
     explain,
     sweep,
     ls,
+    upload,
+    download,
     verify,
     fsck,
     recover,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -48,6 +47,8 @@ def warm(paths: tuple[str, ...], recursive: bool, jobs: int, options: tuple[str,
 def _warm(files: Sequence[tuple[Place, str, int]], jobs: int) -> int:
     from rich.filesize import decimal
 
+    from fsdriver.bulk.flight import in_flight
+
     total = sum(size for *_, size in files)
     if files and total > (room := files[0][0].capacity()):
         click.echo(
@@ -55,27 +56,17 @@ def _warm(files: Sequence[tuple[Place, str, int]], jobs: int) -> int:
             " first",
             err=True,
         )
-    fetched, here, failed, rest = 0, 0, 0, iter(files)
-    running: dict[Future[int], tuple[str, int]] = {}
+    fetched, here, failed, there = 0, 0, 0, 0
     try:
         with progress(total) as advance:
-            while True:
-                for place, path, size in islice(rest, jobs - len(running)):
-                    running[place.warm(path)] = path, size
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    path, size = running.pop(future)
-                    advance(size)
-                    got = _result(future, path)
-                    failed += got is None
-                    here += got == 0
-                    fetched += got or 0
+            for (_, path, size), future in in_flight(files, lambda file: file[0].warm(file[1]), jobs):
+                advance(size)
+                got = _result(future, path)
+                failed += got is None
+                there += got is not None
+                here += got == 0
+                fetched += got or 0
     finally:
-        left = len(running) + sum(1 for _ in rest)
-        for future in running:
-            future.cancel()
-        there = len(files) - failed - left
         click.echo(f"{_files(there)} in the cache: {decimal(fetched)} fetched, {here:,} here already")
     return 1 if failed else 0
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -185,20 +184,17 @@ def _answers(
     everything: bool,
     repair: bool,
 ) -> Iterator[tuple[str, Mapping[str, Any] | OSError]]:
-    rest = iter(files)
-    running: dict[Future[Mapping[str, Any]], tuple[str, int]] = {}
-    while True:
-        for place, path, size in islice(rest, jobs - len(running)):
-            running[place.verify(path, everything=everything, repair=repair)] = path, size
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            path, size = running.pop(future)
-            advance(size)
-            try:
-                yield path, future.result()
-            except OSError as error:
-                yield path, error
+    from fsdriver.bulk.flight import in_flight
+
+    def begin(file: tuple[Place, str, int]) -> Future[Mapping[str, Any]]:
+        return file[0].verify(file[1], everything=everything, repair=repair)
+
+    for (_, path, size), future in in_flight(files, begin, jobs):
+        advance(size)
+        try:
+            yield path, future.result()
+        except OSError as error:
+            yield path, error
 
 
 @click.command()

@@ -32,6 +32,14 @@ def parse_options(texts: Iterable[str]) -> dict[str, str]:
     return result
 
 
+def refuse_secrets(options: dict[str, str]) -> None:
+    """Raise ConfigError for a secret that is written out."""
+    shown = _SECRETS & options.keys()
+    if shown:
+        name = min(shown)
+        raise ConfigError(f"a command line shows this to every user; write {name}.env=NAME or {name}.file=PATH", name)
+
+
 def prepare(url: str | None, file: Path | None, options: dict[str, str]) -> tuple[Config, MountOptions]:
     """The configuration to mount and the options of the mount itself.
 
@@ -40,10 +48,7 @@ def prepare(url: str | None, file: Path | None, options: dict[str, str]) -> tupl
     ConfigError
         An option is unknown, has no meaning here or would show a secret to every user of the machine.
     """
-    shown = _SECRETS & options.keys()
-    if shown:
-        name = min(shown)
-        raise ConfigError(f"a command line shows this to every user; write {name}.env=NAME or {name}.file=PATH", name)
+    refuse_secrets(options)
     from fsdriver.config import from_url, load
     from fsdriver.config.loading import option_keys
 

@@ -14,9 +14,10 @@ from fsdriver.errors import IsDirectory
 from fsdriver.fsspec_face.base import from_any_loop, synchronous
 from fsdriver.fsspec_face.listing import Listing
 from fsdriver.fsspec_face.targets import Target
-from fsdriver.routes import caching
+from fsdriver.routes import caching, verifying
 from fsdriver.routes.caching import Eviction
 from fsdriver.routes.prefetching import Place, Prefetched
+from fsdriver.routes.verifying import Verified
 from fsdriver.runtime import on_loop
 
 JOBS: Final = 8
@@ -103,6 +104,31 @@ class Caching(Listing):
         return self._namespace.engine.prefetcher.counts()
 
     @from_any_loop
+    async def _verify(self, path: str, everything: bool = False, repair: bool = False) -> Verified:
+        """Compare a file with the store, and with the cache of this host.
+
+        Parameters
+        ----------
+        path : str
+        everything : bool
+            Fetch all bytes, and compare them with the checksum that the store gives.
+        repair : bool
+            Fetch anew what the cache had damaged.
+
+        Returns
+        -------
+        Verified
+            Its state, and what is wrong.
+
+        Raises
+        ------
+        BackendError
+            The store cannot be asked.
+        """
+        target = self._namespace.target(self._strip_protocol(path))
+        return await verifying.verify(target.route, target.name, everything=everything, repair=repair)
+
+    @from_any_loop
     async def _evict(self, paths: str | Sequence[str]) -> Eviction:
         """Remove files, and all files of directories, from the cache of this host.
 
@@ -162,6 +188,7 @@ class Caching(Listing):
         return found
 
     warm = synchronous(_warm)
+    verify = synchronous(_verify)
     evict = synchronous(_evict)
     pin = synchronous(_pin)
     unpin = synchronous(_unpin)
