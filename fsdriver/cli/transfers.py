@@ -86,20 +86,17 @@ def _run(
 
 
 def _checked(url: str, options: dict[str, str]) -> dict[str, Any]:
-    """Options as tables (``access_key_id.env=NAME``). Raises ConfigError for one that is unknown, wrong or shows a secret."""
+    """Options of the URL's backend as tables. Raises ConfigError for one that is unknown, wrong or shows a secret."""
+    if not options or url.startswith("tier://"):
+        return dict(options)
     from fsdriver.config import from_url
+    from fsdriver.errors import ConfigError
 
-    if options and not url.startswith("tier://"):
-        refuse_secrets(options)
-        from_url(url.removeprefix("tier::"), options)
-    nested: dict[str, Any] = {}
-    for name, value in options.items():
-        *parents, last = name.split(".")
-        table = nested
-        for parent in parents:
-            table = table.setdefault(parent, {})
-        table[last] = value or "true"
-    return nested
+    refuse_secrets(options)
+    given = from_url(url.removeprefix("tier::"), options).backend["default"].model_dump(exclude_unset=True)
+    if other := {name.partition(".")[0] for name in options} - given.keys():
+        raise ConfigError("this is no option of a backend; uploads and downloads have no others", min(other))
+    return {name: value for name, value in given.items() if name != "url"}
 
 
 def _tell(what: str, report: Report) -> int:

@@ -299,7 +299,12 @@ def test_commands(source, store, tmp_path, capsys):
     told = capsys.readouterr()
     assert "1 failed" in told.out
     assert "ü 100%" in told.err
-    wrong = {"retries=x": "retries", "region=x,nonsense=1": "nonsense", "secret_access_key=x": "every user"}
+    wrong = {
+        "retries=x": "retries",
+        "region=x,nonsense=1": "nonsense",
+        "secret_access_key=x": "every user",
+        "ttl=5s": "ttl",
+    }
     for option, word in wrong.items():
         assert main(["upload", str(source), "s3://bucket/x", "-o", option]) == 1
         assert word in capsys.readouterr().err
@@ -314,3 +319,14 @@ def test_the_configured_tree(source, tier_places, local_config, config_file):
     assert tree_of(tier_places / "bucket" / "x") == files
     with pytest.raises(ConfigError, match="options"):
         bulk.upload(source, "tier://data/x", storage_options={"region": "x"})
+
+
+@pytest.mark.service
+def test_options_of_the_store_on_the_command_line(source, s3_server, s3_bucket, tier_places, monkeypatch, capsys):
+    monkeypatch.setenv("KEY_ID", s3_server.access_key)
+    monkeypatch.setenv("SECRET", s3_server.secret_key)
+    (source / "a").write_bytes(b"content")
+    options = f"endpoint={s3_server.endpoint},access_key_id.env=KEY_ID,secret_access_key.env=SECRET,retries=1"
+    assert main(["upload", str(source), f"s3://{s3_bucket}/x/", "-o", options]) == 0
+    body = s3_server.client().get_object(Bucket=s3_bucket, Key="x/a")["Body"].read()
+    assert body == b"content"
