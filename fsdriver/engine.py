@@ -126,7 +126,7 @@ class Engine:
         backend = BackendConfig.model_validate({"url": url, "storage_options": other} | known)
         name = f"chained:{Config(backend={'chained': backend}).fingerprint()}"
         # The root of a chained file:// is that of the whole machine: nothing but the files themselves is written there.
-        posix = "off" if url.partition(":")[0] in {"file", "local"} else "full"
+        posix = "off" if url.partition(":")[0] in {"file", "local", "direct"} else "full"
         route = RouteConfig.model_validate({"path": "/", "tiers": [name], "posix": posix} | settings)
         with self._lock:
             key = f"{name}|{route!r}"

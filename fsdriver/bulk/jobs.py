@@ -148,6 +148,23 @@ class Verify(_OnStore):
         return int(found.bytes)
 
 
+@dataclass(frozen=True, slots=True)
+class Migrate(_OnStore):
+    """Files of a route with several tiers to one of them."""
+
+    place: Place
+    tier: str
+    keep: bool
+    pin: bool
+
+    def describe(self) -> Mapping[str, str]:
+        return {"kind": "migrate", "of": self.place.url, "to": self.tier, "keep": str(self.keep), "pin": str(self.pin)}
+
+    def do(self, item: Item) -> int:
+        self.place.fs.to_tier(self.place.path(item.path), self.tier, keep=self.keep, pin=self.pin)
+        return item.size
+
+
 class Wrong(Exception):
     """A file is not what it should be."""
 
@@ -207,6 +224,26 @@ def verify(url: str, *, everything: bool = False, repair: bool = False, **option
     """
     place, rest = _split(url, options)
     return run(Verify(place, everything, repair), **rest)
+
+
+def migrate(url: str, tier: str, *, keep: bool = False, pin: bool = False, **options: Unpack[Options]) -> Report:
+    """Have verified copies of all files below a path of the configured tree in a tier.
+
+    Parameters
+    ----------
+    url : str
+        ``tier://path``, of a route with several tiers.
+    tier : str
+        Name of the backend.
+    keep : bool
+        Leave the copies in other tiers where they are.
+    pin : bool
+        Let no rule move the files away again.
+    **options
+        As of `upload`, without ``storage_options``.
+    """
+    place, rest = _split(url, options)
+    return run(Migrate(place, tier, keep, pin), **rest)
 
 
 def _split(url: str, options: Options) -> tuple[Place, dict[str, Any]]:

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
+<<<<<<< HEAD
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import timedelta
 from itertools import islice
 from typing import Any, Final
+=======
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Final
+>>>>>>> dbbc4e5 (bulk: migrate to a tier; commands share one loop of work in flight)
 
 import click
 
 from fsdriver.cli.options import parse_options
 from fsdriver.cli.output import print_table, progress
+
+if TYPE_CHECKING:
+    from fsdriver.cli.places import Place
 
 JOBS: Final = 8
 
@@ -36,30 +44,27 @@ def move(
     """Have verified copies of files in a tier, and let go of those in others; 1 if some could not be moved."""
     from rich.filesize import decimal
 
+    from fsdriver.bulk.flight import in_flight
     from fsdriver.cli.places import opened
 
     moved = size = failed = 0
-    running: dict[Future[Mapping[str, Any]], str] = {}
     with opened(paths, parse_options(options)) as places:
         files = [(place, *file) for place in places for file in place.files(recursive=recursive)]
-        rest = iter(files)
+
+        def begin(file: tuple[Place, str, int]) -> Future[Mapping[str, Any]]:
+            return file[0].move(file[1], tier, keep=keep, pin=pin)
+
         with progress(sum(bytes_ for *_, bytes_ in files)) as advance:
-            while True:
-                for place, path, _ in islice(rest, jobs - len(running)):
-                    running[place.move(path, tier, keep=keep, pin=pin)] = path
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    path = running.pop(future)
-                    try:
-                        told = future.result()
-                    except OSError as error:
-                        failed += 1
-                        text = str(error)
-                        click.echo(f"fsdriver: {text if path.strip('/') in text else f'{path}: {text}'}", err=True)
-                    else:
-                        moved, size = moved + 1, size + told["size"]
-                        advance(told["size"])
+            for (_, path, _), future in in_flight(files, begin, jobs):
+                try:
+                    told = future.result()
+                except OSError as error:
+                    failed += 1
+                    text = str(error)
+                    click.echo(f"fsdriver: {text if path.strip('/') in text else f'{path}: {text}'}", err=True)
+                else:
+                    moved, size = moved + 1, size + told["size"]
+                    advance(told["size"])
     click.echo(f"{moved:,} file{'' if moved == 1 else 's'} in {tier}: {decimal(size)}")
     return 1 if failed else 0
 

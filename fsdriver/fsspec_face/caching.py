@@ -1,11 +1,11 @@
-"""Hints to the cache: warm, prefetch, evict, pin, unpin."""
+"""Hints to the cache: warm, prefetch, evict, pin, unpin; comparing with the store, and moving to another tier."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import starmap
-from typing import Final
+from typing import Any, Final
 
 from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 
@@ -14,7 +14,7 @@ from fsdriver.errors import IsDirectory
 from fsdriver.fsspec_face.base import from_any_loop, synchronous
 from fsdriver.fsspec_face.listing import Listing
 from fsdriver.fsspec_face.targets import Target
-from fsdriver.routes import caching, verifying
+from fsdriver.routes import caching, tiering, verifying
 from fsdriver.routes.caching import Eviction
 from fsdriver.routes.prefetching import Place, Prefetched
 from fsdriver.routes.verifying import Verified
@@ -129,6 +129,34 @@ class Caching(Listing):
         return await verifying.verify(target.route, target.name, everything=everything, repair=repair)
 
     @from_any_loop
+    async def _to_tier(self, path: str, tier: str, keep: bool = False, pin: bool = False) -> Mapping[str, Any]:
+        """Have a verified copy of a file in a tier of its route.
+
+        Parameters
+        ----------
+        path, tier : str
+        keep : bool
+            Leave the copies in other tiers where they are.
+        pin : bool
+            Let no rule move it away again.
+
+        Returns
+        -------
+        mapping
+            What is known of the file then; see `fsdriver.routes.tiering.explain`.
+
+        Raises
+        ------
+        NotFound
+        Unsupported
+            The route has one tier, or none of that name.
+        BackendError
+            The store failed; the move is owed, and tried again.
+        """
+        target, _ = await self._located(self._strip_protocol(path))
+        return await tiering.move(target.route, target.name, tier, keep=keep, pin=pin)
+
+    @from_any_loop
     async def _evict(self, paths: str | Sequence[str]) -> Eviction:
         """Remove files, and all files of directories, from the cache of this host.
 
@@ -189,6 +217,7 @@ class Caching(Listing):
 
     warm = synchronous(_warm)
     verify = synchronous(_verify)
+    to_tier = synchronous(_to_tier)
     evict = synchronous(_evict)
     pin = synchronous(_pin)
     unpin = synchronous(_unpin)

@@ -90,8 +90,7 @@ class Namespace:
         self.protocol = protocol
         self._config = config
         self._options = translate(protocol, options)
-        # The root of a chained local URL is that of the whole machine: nothing but the files themselves is written there.
-        self._settings = dict(settings) | ({"posix": "off"} if protocol in LOCAL else {})
+        self._settings = dict(settings)
         self._engine: tuple[int, Engine] | None = None
         self._containers: dict[str, Route] = {}
         self._lock = threading.Lock()

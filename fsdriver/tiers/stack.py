@@ -105,6 +105,7 @@ class Stack(Store):
         own = first.backend.capabilities
         self.capabilities = replace(
             own, list_metadata=False, flat_list=False, markers=True, directories=False, server_copy=True, conditional_delete=True,
+            cached=any(tier.backend.capabilities.cached for tier in tiers),
         )  # fmt: skip
         self.put_limit, self.part_size = first.backend.put_limit, first.backend.part_size
         for tier in tiers:

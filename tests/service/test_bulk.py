@@ -321,6 +321,27 @@ def test_the_configured_tree(source, tier_places, local_config, config_file):
         bulk.upload(source, "tier://data/x", storage_options={"region": "x"})
 
 
+def test_files_move_to_another_tier(source, tier_places, config_file):
+    tiers = ("hot", "cold")
+    for tier in tiers:
+        (tier_places / tier).mkdir()
+    config_file({
+        "backend": {"hot": {"url": f"direct://{tier_places}/hot"}, "cold": {"url": f"file://{tier_places}/cold"}},
+        "route": [{"path": "/data", "tiers": list(tiers)}],
+    })  # fmt: skip
+    files = make_tree(source)
+    assert bulk.upload(source, "tier://data/x").ok
+    report = bulk.migrate("tier://data/x", "cold", resume=tier_places / "journal")
+    assert (report.failures, report.files) == ([], len(files))
+    assert tree_of(tier_places / "cold" / "x") == files
+    assert not [path for path in (tier_places / "hot").rglob("*") if path.is_file() and path.parent.name == "many"]
+    assert bulk.migrate("tier://data/x", "cold", resume=tier_places / "journal").before == len(files)
+    (failure,) = bulk.migrate("tier://data/x/large", "nowhere").failures
+    assert "nowhere" in failure.message
+    (failure,) = bulk.migrate(f"file://{tier_places}/cold/x/large", "cold").failures
+    assert failure.kind == "Unsupported"
+
+
 @pytest.mark.service
 def test_options_of_the_store_on_the_command_line(source, s3_server, s3_bucket, tier_places, monkeypatch, capsys):
     monkeypatch.setenv("KEY_ID", s3_server.access_key)
