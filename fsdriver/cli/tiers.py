@@ -5,15 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-<<<<<<< HEAD
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from datetime import timedelta
-from itertools import islice
-from typing import Any, Final
-=======
 from concurrent.futures import Future
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
->>>>>>> dbbc4e5 (bulk: migrate to a tier; commands share one loop of work in flight)
 
 import click
 
