@@ -172,6 +172,9 @@ class Backend(Calls, Store):
         )
 
     async def abort_multipart(self, key: str, handle: str) -> None:
+        if handle.startswith(multipart.BEGINNING):
+            await multipart.abort_unanswered(self, key, handle)
+            return
         await self._call("abort_multipart", key, lambda: self._abort_multipart(key, handle))
 
     async def delete(self, key: str, *, if_version: str | None = None) -> None:

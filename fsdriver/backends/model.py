@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from fsdriver.errors import Corrupt, Unsupported
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 ABSENT: Final = ""
 """As ``if_version``: the key must not exist (If-None-Match: *)."""
@@ -125,6 +125,9 @@ class UploadLog(Protocol):
 
     def ended(self, key: str, handle: str) -> None:
         """It is complete, or its parts were removed."""
+
+    def living(self, key: str) -> Collection[str]:
+        """Handles of a key that are of processes which may be alive."""
 
 
 def check_metadata(key: str, metadata: Mapping[str, str] | None) -> None:

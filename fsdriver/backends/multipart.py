@@ -7,12 +7,13 @@ import contextlib
 import hashlib
 import itertools
 import logging
+import time
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from fsdriver.backends.source import Source, check_settled, load
-from fsdriver.errors import FsdriverError
+from fsdriver.errors import FsdriverError, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BEGINNING: Final = "?"
+"""Begins what stands for the handle of an upload in the `UploadLog` until the store has told that: the time follows."""
+SKEW: Final = timedelta(minutes=15)
+"""By how much a host's clock may differ from the store's (S3 API Reference, RequestTimeTooSkewed)."""
+POLL: Final = 0.05
+"""Seconds between looks whether a store has answered another process."""
 MOST_PARTS: Final = 10_000
 """Parts S3 accepts in one upload (Amazon S3 User Guide, multipart upload limits)."""
 
@@ -70,16 +77,7 @@ async def upload(
 ) -> ObjectInfo:
     """Send ``source``, `Backend.parts_in_flight` parts at a time; after a failure or cancellation none is left."""
     step = part_size_for(size, backend.part_size)
-    beginning = asyncio.create_task(backend.begin_multipart(key, metadata, content_type))
-    try:
-        handle = await asyncio.shield(beginning)
-    except asyncio.CancelledError:
-        # The store may have opened the upload already: learn its handle, so that it can be removed.
-        with contextlib.suppress(FsdriverError):
-            await _abort(backend, key, await beginning)
-        raise
-    if backend.uploads is not None:
-        backend.uploads.begun(key, handle)
+    handle = await _begin(backend, key, metadata, content_type)
     try:
         parts = await _send_parts(backend, key, handle, source, size, step)
         check_settled(source)
@@ -90,6 +88,28 @@ async def upload(
     except BaseException:  # a cancelled upload leaves no parts either
         await asyncio.shield(_abort(backend, key, handle))
         raise
+
+
+async def _begin(backend: Backend, key: str, metadata: Mapping[str, str] | None, content_type: str | None) -> str:
+    """Open an upload; from before the store is asked on, the log has something of it."""
+    log_of_uploads, mark = backend.uploads, f"{BEGINNING}{time.time_ns():x}"
+    if log_of_uploads is not None:
+        log_of_uploads.begun(key, mark)
+    beginning = asyncio.create_task(backend.begin_multipart(key, metadata, content_type))
+    try:
+        try:
+            handle = await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            # The store may have opened the upload already: learn its handle, so that it can be removed.
+            with contextlib.suppress(FsdriverError):
+                await _abort(backend, key, await beginning)
+            raise
+        if log_of_uploads is not None:
+            log_of_uploads.begun(key, handle)
+        return handle
+    finally:
+        if log_of_uploads is not None:
+            log_of_uploads.ended(key, mark)
 
 
 async def _send_parts(backend: Backend, key: str, handle: str, source: Source, size: int, step: int) -> list[Part]:
@@ -137,3 +157,27 @@ async def abort_lost(backend: Backend, key: str, handle: str) -> None:
     except (FsdriverError, StopIteration) as error:
         # What matters is the upload that goes on; the store's life-cycle rules remove what is left.
         log.warning("%s: an upload whose beginning was not answered could not be removed: %s", key, error)
+
+
+async def abort_unanswered(backend: Backend, key: str, mark: str) -> None:
+    """Remove what a process may have begun that died before it was told the handle.
+
+    Nothing but time tells it from what another host begins for the same key within `SKEW`: that goes as well, and is tried again.
+
+    Raises
+    ------
+    BackendError
+        The store cannot be asked; TimedOut while a living process on this host waits for an answer of the same kind.
+    """
+    noted = datetime.fromtimestamp(int(mark.removeprefix(BEGINNING), 16) / 1e9, UTC)
+    found = [one.handle for one in await backend.list_uploads(key) if abs(one.begun - noted) <= SKEW]
+    if not found or backend.uploads is None:
+        return
+    deadline = time.monotonic() + backend.retry.deadline
+    # What was listed is known by now, or was begun by a process that has not been told yet.
+    while any(one.startswith(BEGINNING) for one in backend.uploads.living(key)):
+        if time.monotonic() > deadline:
+            raise TimedOut("another process is beginning to upload it", key)
+        await asyncio.sleep(POLL)
+    for handle in set(found).difference(backend.uploads.living(key)):
+        await backend.abort_multipart(key, handle)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -406,6 +406,13 @@ class _UploadsOf:
     def ended(self, key: str, handle: str) -> None:
         if self._stack.uploads is not None:
             self._stack.uploads.ended(self._stack.tiers[self._name].own(key), f"{self._name}|{handle}")
+
+    def living(self, key: str) -> Collection[str]:
+        if self._stack.uploads is None:
+            return ()
+        known = self._stack.uploads.living(self._stack.tiers[self._name].own(key))
+        mine = f"{self._name}|"
+        return [handle.removeprefix(mine) for handle in known if handle.startswith(mine)]
 
 
 def _told(record: Record, info: ObjectInfo | None = None) -> ObjectInfo:

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -128,6 +128,10 @@ class UploadLog:
     def ended(self, key: str, handle: str) -> None:
         """It was completed, or its parts were removed."""
         self._catalog.change("DELETE FROM uploads WHERE store=? AND key=? AND handle=?", (self._store, key, handle))
+
+    def living(self, key: str) -> Collection[str]:
+        """Handles of uploads of a key that were begun by processes which may be alive."""
+        return [handle for name, handle, whose in self.under_way() if name == key and not is_dead(whose)]
 
     def under_way(self) -> Sequence[tuple[str, str, str]]:
         """(key, handle, owner) of every upload that has not ended."""

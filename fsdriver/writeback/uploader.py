@@ -37,7 +37,7 @@ from fsdriver.writeback.sealing import Sealer
 from fsdriver.writeback.sending import GivenUp, Sender, local_failure
 from fsdriver.writeback.settling import Settler
 from fsdriver.writeback.staging import Staging
-from fsdriver.writeback.waiting import Looks, Waiters
+from fsdriver.writeback.waiting import SETTLE_DELAY, SETTLE_MOST, Looks, Waiters
 
 log = logging.getLogger(__name__)
 
@@ -52,8 +52,6 @@ QUIET: Final = 0.02
 YIELDED_MOST: Final = 2.0
 """Seconds of changes without a pause after which uploads begin all the same, a few at a time."""
 IN_FLIGHT_WHILE_BUSY: Final = 4
-SETTLE_DELAY: Final = 0.004
-"""Seconds that uploads which are done wait for others, to be written down together, while nobody waits for one of them."""
 IDLE_POLL: Final = 1.0
 """Seconds between looks for what other processes enqueued."""
 CLOSE_PATIENCE: Final = 5.0
@@ -126,6 +124,7 @@ class Uploader:
         self._at_once: set[Future[None]] = set()
         self._under_way = 0
         self._looks = Looks(IDLE_POLL)
+        self._settling = Looks(SETTLE_MOST)
         self._late_sync = LateSync(backend.identity, journal, staging, self.spawn)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="fsdriver-upload")
         backend.outage.on_return(self._store_returned)
@@ -434,14 +433,15 @@ class Uploader:
         return (await self._sender.stored_after(row, row.size, self._outgoing.metadata(row)),)
 
     async def _settle_soon(self) -> None:
-        await asyncio.sleep(SETTLE_DELAY if self.waiters.only_drain else 0)
+        await asyncio.sleep(max(SETTLE_DELAY, self._settling.pause) if self.waiters.only_drain else 0)
         self._settle_sent()
         await self.waiters.advanced()
 
     def _settle_sent(self) -> None:
         sent, self._sent = self._sent, []
         try:
-            self._settler.settle(sent)
+            with self._settling.look(awaited=True):
+                self._settler.settle(sent)
         except OSError as error:
             # The store has it, but the journal cannot be told: what is not written down stays marked as under way.
             self._sent = sent + self._sent

@@ -19,6 +19,10 @@ LOOK: Final = 1.0
 OTHERS_POLL: Final = 0.05
 """Longest time in seconds between looks at what another process, which has the lock, has carried out."""
 
+SETTLE_DELAY: Final = 0.004
+"""Seconds that uploads which are done wait for others, to be written down together, while nobody waits for one of them."""
+SETTLE_MOST: Final = 0.1
+"""The same, where writing down takes long: it waits for the disk."""
 LOOKING: Final = 0.05
 """Share of the time that looks which find too little may take."""
 LOOKING_AWAITED: Final = 0.5

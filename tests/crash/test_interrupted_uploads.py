@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.crash import stored
 from tests.mount.conftest import MountedTree, kill_daemon, opened
 from tests.mount.foreign import Foreign
 from tests.servers import FaultyProxy
@@ -117,3 +118,23 @@ def test_what_arrives_late_replaces_nothing(proxied: Proxied, how: str, stored: 
     proxy.release()
     wait_for(lambda: len(proxy.late) > before)
     assert contents(foreign) == {"f": b"second"}
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_an_upload_in_parts_whose_beginning_was_not_answered_is_removed(proxied: Proxied, removed: bool) -> None:
+    tree, proxy, foreign = proxied
+    tree.mount()
+    proxy.fail(1, hold=True, method="POST", match="uploads")
+    with open(tree.root / "f", "wb") as file:
+        file.truncate(65 << 20)
+    wait_for(lambda: proxy.held)
+    if removed:
+        (tree.root / "f").unlink()
+    kill_daemon(tree)
+    tree.end()
+    proxy.release()
+    wait_for(lambda: stored.unfinished_uploads(foreign.client, tree.url))
+    tree.command("recover", tree.url)
+    assert stored.unfinished_uploads(foreign.client, tree.url) == []
+    assert foreign.keys() == ([] if removed else ["f"])
+    assert stored.left_on_host(tree.places) == {}

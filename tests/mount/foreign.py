@@ -17,7 +17,7 @@ class Foreign:
     """What another program does to the bucket of a tree; each change of a key is one step."""
 
     def __init__(self, tree: MountedTree, client: Any = None) -> None:
-        self._client = client
+        self.client = client
         url = urlsplit(tree.url)
         self._bucket = url.netloc
         self._prefix = url.path.strip("/")
@@ -25,7 +25,7 @@ class Foreign:
 
     def put(self, key: str, data: bytes) -> None:
         if self._root is None:
-            self._client.put_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}", Body=data)
+            self.client.put_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}", Body=data)
             return
         target = self._root / key
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +35,13 @@ class Foreign:
 
     def get(self, key: str) -> bytes:
         if self._root is None:
-            body: bytes = self._client.get_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}")["Body"].read()
+            body: bytes = self.client.get_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}")["Body"].read()
             return body
         return (self._root / key).read_bytes()
 
     def delete(self, key: str) -> None:
         if self._root is None:
-            self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}")
+            self.client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}/{key}")
         else:
             (self._root / key).unlink()
 
@@ -60,7 +60,7 @@ class Foreign:
         if self._root is not None:
             found = [path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file()]
         else:
-            pages = self._client.get_paginator("list_objects_v2").paginate(
+            pages = self.client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=f"{self._prefix}/"
             )
             found = [
