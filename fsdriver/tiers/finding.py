@@ -149,7 +149,7 @@ class Finder:
                     records[key] = record
             elif record is None and len(found) == 1:
                 ((tier, info),) = found.items()
-                unknown.append(adopted(key, tier, info))
+                unknown.append(adopted(key, tier, info, level.unreached))
             else:
                 doubtful.append(key)
         if unknown:

@@ -21,7 +21,7 @@ from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.errors import Corrupt, FsdriverError, Stale, Unsupported
 from fsdriver.tiers.finding import Finder, good, is_away
 from fsdriver.tiers.reading import TieredReader, sha256_of
-from fsdriver.tiers.records import Copy, CopyState, Move, Record
+from fsdriver.tiers.records import UNASKED, Copy, CopyState, Move, Record
 from fsdriver.tiers.removing import Remover
 from fsdriver.tiers.tier import Tier, marks, modified_ns, version_of, without_marks
 
@@ -164,7 +164,7 @@ class Mover:
 
     async def _copy(self, record: Record, target: Tier, held: Copy | None) -> tuple[ObjectInfo, bytes | None]:
         """Write the copy, and see that its bytes are right; its attributes, and the checksum."""
-        condition = ABSENT if held is None else held.version
+        condition = ABSENT if held is None or held.version == UNASKED else held.version
         if record.key.endswith("/"):  # a directory: there is nothing to it but that it is there
             return await target.backend.put(target.key(record.key), b""), None
         if (info := await self._copied_by_store(record, target, condition)) is not None:

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
 from fsdriver.cache.heat import Uses
+
+UNASKED: Final = "?"
+"""As the version of a shadowed copy: the tier could not be asked when the object was written or found. What it may have is
+older."""
 
 
 class CopyState(StrEnum):

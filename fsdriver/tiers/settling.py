@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from fsdriver.backends.model import ObjectInfo
-from fsdriver.tiers.records import Copy, CopyState, Record
+from fsdriver.tiers.records import UNASKED, Copy, CopyState, Record
 from fsdriver.tiers.tier import NO_VERSION, modified_ns, version_of
 
 
@@ -20,9 +20,15 @@ def agrees(record: Record | None, found: Mapping[str, ObjectInfo], unreached: Co
     return known == {tier: info.version for tier, info in found.items()}
 
 
-def adopted(key: str, tier: str, info: ObjectInfo) -> Record:
+def adopted(key: str, tier: str, info: ObjectInfo, unreached: Collection[str]) -> Record:
     """The record of an object that one tier holds and nothing was known of."""
-    return Record(key, version_of(info), info.size, modified_ns(info), {tier: Copy(info.version)})
+    copies = {name: unasked() for name in unreached} | {tier: Copy(info.version)}
+    return Record(key, version_of(info), info.size, modified_ns(info), copies)
+
+
+def unasked() -> Copy:
+    """What stands for an object that a tier may have, and that is older than what is known."""
+    return Copy(UNASKED, CopyState.SHADOWED)
 
 
 def settle(
@@ -30,8 +36,9 @@ def settle(
 ) -> Record | None:
     """The record as it has to be; None: nothing is known any more.
 
-    What somebody else wrote to a tier after the version we know is the object from then on; so is the newest, where nothing is
-    known. Copies of other versions are shadowed: nobody has proven that they are not needed, so they go only with the object.
+    What somebody else wrote to a tier since it was last asked is the object from then on; so is the newest, where nothing is
+    known. Times say less than that: programs set them. Copies of other versions are shadowed: nobody has proven that they are
+    not needed, so they go only with the object.
 
     Parameters
     ----------
@@ -43,7 +50,7 @@ def settle(
     if key.endswith("/"):
         return _marker(key, record, found, unreached)
     kept, others = _sorted_out(record, found, unreached)
-    winner = _winner(record, kept, others)
+    winner = _winner(record, others)
     if winner is None and record is not None and not record.removed and not _stands(record, kept, others):
         # Its copies have gone, by somebody else's hand: what they shadowed shows again.
         others |= {tier: found[tier] for tier in kept if kept[tier].state is CopyState.SHADOWED and tier in found}
@@ -98,22 +105,17 @@ def _sorted_out(
     return kept, others
 
 
-def _winner(record: Record | None, kept: Mapping[str, Copy], others: Mapping[str, ObjectInfo]) -> str | None:
+def _winner(record: Record | None, others: Mapping[str, ObjectInfo]) -> str | None:
     """The tier whose object is newer than the version we know; None: none is."""
     if not others:
         return None
-    newest = max(others, key=lambda tier: modified_ns(others[tier]))
-    if record is None or record.removed:
-        return newest
-    known = {tier: info for tier, info in others.items() if not _is_of(record, info)}
-    if not known:
-        return None
-    replaced = [tier for tier in known if tier in record.copies and record.copies[tier].state is not CopyState.OWED]
-    if replaced:
-        return max(replaced, key=lambda tier: modified_ns(known[tier]))
-    newest = max(known, key=lambda tier: modified_ns(known[tier]))
-    has_good = any(copy.state is CopyState.GOOD for copy in kept.values()) or len(known) < len(others)
-    return newest if not has_good or modified_ns(known[newest]) > record.mtime_ns else None
+    older = {tier for tier, copy in record.copies.items() if copy.version == UNASKED} if record is not None else set()
+    newer = [
+        tier
+        for tier, info in others.items()
+        if tier not in older and (record is None or record.removed or not _is_of(record, info))
+    ]
+    return max(newer, key=lambda tier: modified_ns(others[tier]), default=None)
 
 
 def _without_foreign(record: Record | None, kept: dict[str, Copy], others: Mapping[str, ObjectInfo]) -> Record | None:
@@ -121,7 +123,8 @@ def _without_foreign(record: Record | None, kept: dict[str, Copy], others: Mappi
     if record is None:
         return None
     for tier, info in others.items():
-        kept[tier] = Copy(info.version, CopyState.GOOD if _is_of(record, info) else CopyState.SHADOWED)
+        older = CopyState.OWED if record.removed else CopyState.SHADOWED
+        kept[tier] = Copy(info.version, CopyState.GOOD if _is_of(record, info) else older)
     if not record.removed and not any(copy.state is not CopyState.OWED for copy in kept.values()):
         return replace(record, version="", copies=kept)
     return replace(record, copies=kept)

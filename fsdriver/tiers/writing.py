@@ -15,8 +15,9 @@ from fsdriver.backends.source import Source, Watched
 from fsdriver.errors import BackendError, NotFound, Stale
 from fsdriver.tiers.finding import Finder, good, is_away
 from fsdriver.tiers.reading import sha256_of
-from fsdriver.tiers.records import Copy, CopyState, Move, Record
+from fsdriver.tiers.records import UNASKED, Copy, CopyState, Move, Record
 from fsdriver.tiers.removing import Remover
+from fsdriver.tiers.settling import unasked
 from fsdriver.tiers.tier import Tier, version_of
 
 ATTEMPTS: Final = 4
@@ -76,8 +77,8 @@ class TieredWriter:
         """Create or replace an object; raises `Stale` if the condition is lost."""
         digest = asyncio.ensure_future(digest_of(source))
         try:
-            info = await self._put(key, source, metadata, if_version, content_type, doubtful=doubtful)
-            return info, await self._record(key, info, self.entry, info.version, await digest)
+            info, asked = await self._put(key, source, metadata, if_version, content_type, doubtful=doubtful)
+            return info, await self._record(key, info, self.entry, info.version, await digest, asked=asked)
         finally:
             digest.cancel()
 
@@ -90,11 +91,11 @@ class TieredWriter:
         content_type: str | None,
         *,
         doubtful: bool,
-    ) -> ObjectInfo:
+    ) -> tuple[ObjectInfo, bool]:
         for attempt in range(ATTEMPTS):
-            condition = await self._condition(key, self.entry, if_version, doubtful=doubtful)
+            condition, asked = await self._condition(key, self.entry, if_version, doubtful=doubtful)
             try:
-                return await self.entry.backend.put(
+                info = await self.entry.backend.put(
                     self.entry.key(key), source, metadata=metadata, if_version=condition, content_type=content_type,
                     doubtful=doubtful,
                 )  # fmt: skip
@@ -103,45 +104,51 @@ class TieredWriter:
                 if condition is None or attempt == ATTEMPTS - 1:
                     raise
                 await self._finder.settle(key)
-                if await self._condition(key, self.entry, if_version, doubtful=doubtful) == condition:
+                if await self._condition(key, self.entry, if_version, doubtful=doubtful) == (condition, asked):
                     raise
+            else:
+                return info, asked
         raise Stale(CHANGED, key)
 
-    async def _condition(self, key: str, tier: Tier, if_version: str | None, *, doubtful: bool) -> str | None:
+    async def _condition(
+        self, key: str, tier: Tier, if_version: str | None, *, doubtful: bool
+    ) -> tuple[str | None, bool]:
         """What a tier has to hold of a key now, so that the object in the stack is ``if_version``.
+
+        Returns
+        -------
+        tuple of str or None, bool
+            The condition; whether it is known what all tiers have of that key.
 
         Raises
         ------
         Stale
             It is another. If the write was tried before, the tier is left to find that out: it knows its own.
         """
-        if if_version is None:
-            return None
         record = await self._catalog.get(self._stack, key)
+        asked = True
         if record is None:
-            record = await self._look(key, new=if_version == ABSENT)
-        version = ABSENT if record is None or record.removed else record.version
-        if version != if_version and (record is not None or if_version != ABSENT):
-            settled = await self._finder.settle(key)
-            version = ABSENT if settled is None else settled.version
-            record = settled or await self._catalog.get(self._stack, key)
-            if version != if_version and not doubtful:
-                raise Stale(CHANGED, key)
-            if version != if_version:
-                return if_version
+            try:
+                record = await self._finder.settle(key)
+            except BackendError as error:
+                if not is_away(error) or if_version not in {None, ABSENT}:
+                    raise
+                asked = False
+        if if_version is None:
+            return None, asked
+        if (version := _live(record)) != if_version and asked:
+            record = await self._finder.settle(key) or await self._catalog.get(self._stack, key)
+            version = _live(record)
+        if version != if_version:
+            if doubtful:
+                return if_version, asked
+            raise Stale(CHANGED, key)
         held = record.copies.get(tier.name) if record is not None else None
-        return ABSENT if held is None else held.version
+        return ABSENT if held is None or held.version == UNASKED else held.version, asked
 
-    async def _look(self, key: str, *, new: bool) -> Record | None:
-        """Ask the tiers about an object of which nothing is known; a new one does not wait for those that give no answer."""
-        try:
-            return await self._finder.settle(key)
-        except BackendError as error:
-            if new and is_away(error):
-                return None  # what they may have of that name is then shadowed, not lost
-            raise
-
-    async def _record(self, key: str, info: ObjectInfo, tier: Tier, version: str, sha256: bytes | None) -> Written:
+    async def _record(
+        self, key: str, info: ObjectInfo, tier: Tier, version: str, sha256: bytes | None, *, asked: bool = True
+    ) -> Written:
         """Make a copy that was just written the object; others of it have to go."""
         owed = [
             Move(key, version, target=name, reason="replicate", size=info.size, not_before=time.time())
@@ -149,11 +156,10 @@ class TieredWriter:
         ]  # fmt: skip
         while True:
             before = await self._catalog.get(self._stack, key)
-            copies = {
-                name: replace(copy, state=CopyState.OWED)
-                for name, copy in (before.copies.items() if before is not None else ())
-                if name != tier.name
-            }
+            if before is not None:
+                copies = {name: _to_go(copy) for name, copy in before.copies.items()}
+            else:
+                copies = {} if asked else {name: unasked() for name in self._finder.tiers}
             copies[tier.name] = Copy(info.version, CopyState.GOOD, time.time())
             made = Record(
                 key, version, info.size, info.mtime_ns, copies, sha256, pin=before.pin if before is not None else None
@@ -186,7 +192,7 @@ class TieredWriter:
         for tier, copy in good(record, self._finder.tiers):
             if not tier.writable:
                 continue
-            condition = await self._condition(target, tier, if_version, doubtful=doubtful)
+            condition, asked = await self._condition(target, tier, if_version, doubtful=doubtful)
             try:
                 info = await tier.backend.copy(
                     tier.key(source), tier.key(target), source_version=copy.version, if_version=condition,
@@ -198,7 +204,7 @@ class TieredWriter:
             if info.metadata is None and metadata is None and copy.version != record.version:
                 info = await tier.backend.head(tier.key(target))  # whether it took the mark of a copy along
             version = version_of(info) if metadata is None else info.version
-            return info, await self._record(target, info, tier, version, record.sha256)
+            return info, await self._record(target, info, tier, version, record.sha256, asked=asked)
         raise failure or BackendError("no tier that can be written has a good copy of it", source)
 
     async def delete(self, key: str, if_version: str | None) -> None:
@@ -223,13 +229,22 @@ class TieredWriter:
                 return
             if if_version not in {None, known.version}:
                 raise Stale(CHANGED, key)
-            owed = {name: replace(copy, state=CopyState.OWED) for name, copy in known.copies.items()}
+            owed = {name: _to_go(copy) for name, copy in known.copies.items()}
             done = await self._catalog.swap(self._stack, replace(known, version="", copies=owed), known.serial)
             if done is not None:
                 break
         failed = await self._remover.remove(done)
-        if failed and len(failed) == len(done.copies):
+        if failed and len(failed) == len(done.owed()):
             raise next(iter(failed.values()))
+
+
+def _live(record: Record | None) -> str:
+    """The version of the object; ABSENT: there is none."""
+    return ABSENT if record is None or record.removed else record.version
+
+
+def _to_go(copy: Copy) -> Copy:
+    return copy if copy.version == UNASKED else replace(copy, state=CopyState.OWED)
 
 
 async def digest_of(source: Source) -> bytes:

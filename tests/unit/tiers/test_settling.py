@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fsdriver.backends.model import ObjectInfo
 from fsdriver.tiers.records import Copy, CopyState, Record
-from fsdriver.tiers.settling import agrees, settle
+from fsdriver.tiers.settling import agrees, settle, unasked
 from fsdriver.tiers.tier import marks
 
 GOOD, OWED, SHADOWED, CORRUPT = CopyState.GOOD, CopyState.OWED, CopyState.SHADOWED, CopyState.CORRUPT
@@ -56,15 +56,26 @@ def test_what_somebody_else_wrote_over_a_copy_is_the_object() -> None:
     assert states(made) == {"hot": GOOD, "cold": SHADOWED}
 
 
-def test_what_somebody_else_wrote_elsewhere_counts_if_it_is_newer() -> None:
-    known = record(cold=Copy("c"))
-    newer = settle("k", known, {"hot": info("new", 101), "cold": info("c")}, ())
-    assert newer is not None
-    assert newer.version == "new"
-    older = settle("k", known, {"hot": info("old", 99), "cold": info("c")}, ())
-    assert older is not None
-    assert older.version == "v1"
-    assert states(older) == {"hot": SHADOWED, "cold": GOOD}
+def test_what_somebody_else_wrote_elsewhere_is_the_object_whatever_its_time() -> None:
+    made = settle("k", record(cold=Copy("c")), {"hot": info("new", 99), "cold": info("c")}, ())
+    assert made is not None
+    assert made.version == "new"
+    assert states(made) == {"hot": GOOD, "cold": SHADOWED}
+
+
+def test_what_a_tier_had_that_could_not_be_asked_is_older() -> None:
+    known = record(hot=Copy("v1"), cold=unasked())
+    found = {"hot": info("v1"), "cold": info("old", 999)}
+    assert not agrees(known, found, ())
+    made = settle("k", known, found, ())
+    assert made is not None
+    assert (made.version, made.copies["cold"]) == ("v1", Copy("old", SHADOWED))
+    nothing = settle("k", known, {"hot": info("v1")}, ())
+    assert nothing is not None
+    assert states(nothing) == {"hot": GOOD}
+    removed = settle("k", record("", cold=unasked()), {"cold": info("old")}, ())
+    assert removed is not None
+    assert (removed.removed, states(removed)) == (True, {"cold": OWED})
 
 
 def test_a_copy_whose_maker_died_is_known_again() -> None:
