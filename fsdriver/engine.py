@@ -20,7 +20,6 @@ from typing import Any, Final
 
 from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend, weakness
-from fsdriver.backends.base import Backend
 from fsdriver.backends.store import Store
 from fsdriver.cache import Cipher, DiskCache, Epochs
 from fsdriver.config import BackendConfig, Config, RouteConfig, cache_dir, load, offered_dirs, runtime_dir, state_dir
@@ -90,7 +89,7 @@ class Engine:
         self.prefetcher = Prefetcher()
         self._lenders = None if daemon else Lenders(offered_dirs())
         self.state = state
-        self.backends: dict[str, tuple[Backend, str]] = {}
+        self.backends: dict[str, tuple[Store, str]] = {}
         self.weaknesses: dict[str, str] = {}
         self.stacks: dict[str, Stack] = {}
         self.workers: dict[str, TierWorker] = {}

@@ -11,10 +11,12 @@ from fsspec.registry import known_implementations
 
 from fsdriver.backends.forks import threads_lost
 from fsdriver.backends.retry import RetryPolicy
+from fsdriver.config.values import reveal_key
 from fsdriver.errors import ConfigError
 
 if TYPE_CHECKING:
     from fsdriver.backends.base import Backend
+    from fsdriver.backends.store import Store
     from fsdriver.config.models import BackendConfig
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ EXTRAS: Final = {
 _warned: set[str] = set()
 
 
-def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
+def open_backend(name: str, config: BackendConfig) -> tuple[Store, str]:
     """Make the backend of a configured URL; nothing is sent yet.
 
     Parameters
@@ -48,14 +50,30 @@ def open_backend(name: str, config: BackendConfig) -> tuple[Backend, str]:
 
     Returns
     -------
-    tuple of Backend and str
+    tuple of Store and str
         The backend, and the key prefix that the URL names, without ``/`` at its ends.
 
     Raises
     ------
     ConfigError
-        Unknown scheme, missing package, no bucket.
+        Unknown scheme, missing package, no bucket, no key.
     """
+    backend, prefix = _open(name, config)
+    if not config.is_coded:
+        return backend, prefix
+    from fsdriver.backends.codecs.envelope import Keys  # noqa: PLC0415
+    from fsdriver.backends.codecs.formats import CODECS  # noqa: PLC0415
+    from fsdriver.backends.coded import CodedBackend  # noqa: PLC0415
+
+    codec = CODECS[config.compression](config.compression_level) if config.compression != "none" else None
+    where = f"backend.{name}"
+    writing = None if config.encryption_key is None else reveal_key(config.encryption_key, f"{where}.encryption_key")
+    keys = Keys(writing, [reveal_key(key, f"{where}.decryption_keys") for key in config.decryption_keys])
+    return CodedBackend(backend, codec, keys), prefix
+
+
+def _open(name: str, config: BackendConfig) -> tuple[Backend, str]:
+    """The backend that speaks to the service."""
     retry = RetryPolicy(attempts=config.retries + 1, deadline=config.timeout)
     parts = urlsplit(config.url)
     scheme = parts.scheme.lower()

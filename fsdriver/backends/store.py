@@ -13,9 +13,11 @@ from fsdriver.errors import Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
+    from pathlib import Path
 
     from fsdriver.backends.model import Counters, ObjectInfo, Page, UploadLog
     from fsdriver.backends.outage import Outage
+    from fsdriver.backends.retry import RetryPolicy
     from fsdriver.backends.source import Source
 
 
@@ -32,6 +34,8 @@ class Store(ABC):
     scheme: str
     counters: Counters
     outage: Outage
+    retry: RetryPolicy
+    """Of one service; a stack has none."""
     capabilities: Capabilities = Capabilities()
     put_limit: int = 64 << 20
     """Largest object, in bytes, sent as one PUT; larger ones go as multipart where the backend can."""
@@ -53,6 +57,10 @@ class Store(ABC):
     @abstractmethod
     async def check(self, prefix: str = "") -> None:
         """Prove that the container exists and answers for keys under ``prefix``; raises what explains the failure."""
+
+    async def _check(self, prefix: str) -> None:
+        """As `check`, in one attempt where there is a difference: for probes."""
+        await self.check(prefix)
 
     @abstractmethod
     async def head(self, key: str) -> ObjectInfo:
@@ -198,6 +206,10 @@ class Store(ABC):
 
     async def has_digest(self, key: str, version: str, md5: str) -> bool | None:
         """Whether a version of an object has this MD5 (hexadecimal); None where the store does not tell."""
+        return None
+
+    async def is_made_of(self, info: ObjectInfo, path: Path) -> bool | None:
+        """Whether an object is what `put` makes of a file; None: its ETag tells, as that of any object does."""
         return None
 
     @abstractmethod

@@ -22,6 +22,7 @@ from fsdriver.config.values import Key, Mode, Seconds, Secret, SecretRef, Size, 
 __all__ = ["BackendConfig", "CacheConfig", "Config", "PolicyConfig", "RouteConfig", "SecretRef", "TierPolicyConfig"]
 
 MAX_ID: Final = 2**32 - 2
+LEVELS: Final = {"zstd": (1, 22), "lz4": (0, 16), "gzip": (1, 9)}
 MASK: Final = "**********"
 _SECRET_NAME: Final = re.compile(r"key|secret|token|pass|credential|sas|auth|connection_string", re.IGNORECASE)
 
@@ -82,6 +83,16 @@ class BackendConfig(Table):
     """Send unsigned requests, for public buckets."""
     checksums: bool = True
     """Send SHA-256 sums along with uploads to S3, which the service checks and keeps; false for one that refuses them."""
+    compression: Literal["none", "zstd", "lz4", "gzip"] = "none"
+    """Compress objects on the store, in a format that its own tools read (`zstd` and `lz4`: extra `codecs`). What gains less than
+    a twentieth is stored as it is. All objects are readable, whatever this says."""
+    compression_level: int | None = None
+    """Level of the format: zstd 1 to 22 (3), lz4 0 to 16 (0), gzip 1 to 9 (6)."""
+    encryption_key: Key | None = None
+    """Encrypt objects before they are sent (AES-256-GCM; extra `crypto`): 32 bytes as 64 hexadecimal digits or in base64, best by
+    reference. It wraps the data key of each object."""
+    decryption_keys: list[Key] = Field(default_factory=list)
+    """Further keys to read with: earlier ones, after a change of `encryption_key`."""
     storage_options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """Arguments of the fsspec file system, for `engine = "fsspec"` and other schemes; a value may be a reference."""
 
@@ -117,7 +128,9 @@ class BackendConfig(Table):
 
     def has_written_secret(self) -> bool:
         """Whether any secret is written out, and not given by reference."""
-        keys = (self.access_key_id, self.secret_access_key, self.session_token)
+        keys = (
+            self.access_key_id, self.secret_access_key, self.session_token, self.encryption_key, *self.decryption_keys,
+        )  # fmt: skip
         named = (value for name, value in self.storage_options.items() if _SECRET_NAME.search(name))
         return any(isinstance(key, SecretStr) for key in keys) or any(isinstance(value, str) for value in named)
 
@@ -127,6 +140,31 @@ class BackendConfig(Table):
             name: reveal(SecretRef.model_validate(value), environ) if _is_reference(value) else value
             for name, value in self.storage_options.items()
         }
+
+    @property
+    def is_coded(self) -> bool:
+        """Objects are compressed or encrypted, or there are keys to read such."""
+        return self.compression != "none" or self.encryption_key is not None or bool(self.decryption_keys)
+
+    @model_validator(mode="after")
+    def _coding_makes_sense(self) -> BackendConfig:
+        if self.compression_level is not None:
+            low, high = LEVELS.get(self.compression, (0, -1))
+            if not low <= self.compression_level <= high:
+                known = (
+                    f"{self.compression} has levels from {low} to {high}" if high >= low else "nothing is compressed"
+                )
+                raise ValueError(f"compression_level = {self.compression_level}: {known}")
+        scheme = self.url.partition(":")[0].lower()
+        if self.is_coded and scheme == "direct":
+            raise ValueError(
+                "direct:// is for bytes that go to the disk as they are: take file:// with compression or keys"
+            )
+        if scheme in {"http", "https"} and (self.compression != "none" or self.encryption_key is not None):
+            raise ValueError(
+                f"{scheme}:// is only read: compression and encryption_key are for stores that are written"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_credentials(self) -> BackendConfig:

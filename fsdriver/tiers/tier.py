@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from fsdriver.backends.base import Backend
 from fsdriver.backends.model import ObjectInfo
+from fsdriver.backends.store import Store
 
 VERSION: Final = "fsdriver-version"
 """User metadata of a copy that was not made by a write: the version of the object in the stack."""
@@ -25,13 +25,14 @@ class Tier:
     ----------
     name : str
         Of the backend in the configuration.
-    backend : Backend
+    backend : Store
+        One service.
     prefix : str
         Of the tier's root, without ``/`` at its ends.
     """
 
     name: str
-    backend: Backend
+    backend: Store
     prefix: str
 
     @property

@@ -263,11 +263,13 @@ class Sender:
         path, metadata = Path(row.staging), self.outgoing.metadata(row) or {}
         try:
             info = await self.backend.head(row.key)
-            ours = await asyncio.to_thread(self._version_of, path, info.size)
+            ours = await self.backend.is_made_of(info, path)
+            if ours is None:
+                ours = info.version == await asyncio.to_thread(self._version_of, path, info.size)
         except (FsdriverError, OSError) as error:
             log.debug("%s: what the store holds is not known: %s", row.path, error)
             return False
-        if info.version != ours or not metadata or (info.metadata or {}).get(INODE) != metadata[INODE]:
+        if not ours or not metadata or (info.metadata or {}).get(INODE) != metadata[INODE]:
             return False
         self.journal.rebase(row, info.version)
         return True

@@ -1,0 +1,1 @@
+"""How objects look on a store that compresses or encrypts them."""
