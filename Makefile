@@ -8,7 +8,7 @@ WORKERS ?= 2
 PYTEST ?=
 BIN = $(VENV)/bin
 SETUP = VENV=$(VENV) scripts/setup.sh
-TEST_PROGRAMS = fusermount3:fuse3 rsync:rsync git:git sqlite3:sqlite3 setfattr:attr systemd-analyze:systemd
+TEST_PROGRAMS = fusermount3:fuse3 rsync:rsync git:git sqlite3:sqlite3 setfattr:attr systemd-analyze:systemd redis-server:redis-server
 
 .PHONY: demo demo-stop dev test nightly lint audit docs bench clean
 

@@ -34,8 +34,7 @@ from fsdriver.routes.services import Policy, Services, WriteMode
 from fsdriver.routes.tree import Tree
 from fsdriver.runtime import on_loop, run
 from fsdriver.tiers.catalog import Catalog as TierCatalog
-from fsdriver.tiers.opening import is_stack, open_stack, pace_of, policy_of
-from fsdriver.tiers.sqlite_catalog import SqliteCatalog
+from fsdriver.tiers.opening import is_stack, open_catalog, open_stack, pace_of, policy_of
 from fsdriver.tiers.stack import Stack
 from fsdriver.tiers.working import TierWorker
 from fsdriver.writeback.journal import Journal
@@ -175,7 +174,7 @@ class Engine:
     @cached_property
     def tier_catalog(self) -> TierCatalog:
         """What tiers hold which version of what; opened by the first stack."""
-        return SqliteCatalog(self.state / "tiers.db")
+        return open_catalog(self.config.catalog, self.state)
 
     def _wake_workers(self) -> None:
         for worker in self.workers.values():

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from fsdriver.config import BackendConfig, CacheConfig, PolicyConfig, RouteConfig, TierPolicyConfig
+from fsdriver.config import BackendConfig, CacheConfig, CatalogConfig, PolicyConfig, RouteConfig, TierPolicyConfig
 from fsdriver.config.storage import S3Table
 from fsdriver.config.values import Key, Secret, parse_duration, parse_mode, parse_size
 
@@ -27,6 +27,7 @@ ROOT: Final = Path(__file__).parents[1]
 ROWS: Final = ROOT / "tests" / "data" / "features.json"
 TABLES: Final[tuple[tuple[str, type[BaseModel]], ...]] = (
     ("[cache]", CacheConfig),
+    ("[catalog]", CatalogConfig),
     ("[backend.NAME]", BackendConfig),
     ("[[route]]", RouteConfig),
     ("[policy.NAME]", PolicyConfig),

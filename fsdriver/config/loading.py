@@ -91,7 +91,7 @@ def from_url(url: str, options: Mapping[str, str] | None = None, base: Config | 
         (``secret_access_key.env``, ``storage_options.token``); an empty value means true, for what is true or
         false.
     base : Config, optional
-        Supplies cache and policies.
+        Supplies cache, catalog and policies.
 
     Raises
     ------
@@ -100,6 +100,7 @@ def from_url(url: str, options: Mapping[str, str] | None = None, base: Config | 
     """
     data: dict[str, Any] = {
         "cache": base.cache.model_dump(exclude_unset=True) if base else {},
+        "catalog": base.catalog.model_dump(exclude_unset=True) if base else {},
         "backend": {DEFAULT_BACKEND: {"url": url}},
         "route": [{"path": "/", "tiers": [DEFAULT_BACKEND]}],
         "policy": {name: policy.model_dump(exclude_unset=True) for name, policy in base.policy.items()} if base else {},

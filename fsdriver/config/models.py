@@ -19,7 +19,16 @@ from fsdriver.config.policies import PolicyConfig, TierPolicyConfig, check_polic
 from fsdriver.config.table import Table, wrong
 from fsdriver.config.values import Key, Mode, Seconds, Secret, SecretRef, Size, reveal
 
-__all__ = ["BackendConfig", "CacheConfig", "Config", "PolicyConfig", "RouteConfig", "SecretRef", "TierPolicyConfig"]
+__all__ = [
+    "BackendConfig",
+    "CacheConfig",
+    "CatalogConfig",
+    "Config",
+    "PolicyConfig",
+    "RouteConfig",
+    "SecretRef",
+    "TierPolicyConfig",
+]
 
 MAX_ID: Final = 2**32 - 2
 LEVELS: Final = {"zstd": (1, 22), "lz4": (0, 16), "gzip": (1, 9)}
@@ -229,10 +238,55 @@ class RouteConfig(Table):
         return "/" + "/".join(segment for segment in segments if segment)
 
 
+class CatalogConfig(Table):
+    """``[catalog]``: which tiers hold what, for routes with several. Hosts that share such routes need the same Redis."""
+
+    url: str | None = None
+    """`redis://host:6379/0`, `rediss://…` for TLS, or `unix:///path`: Redis 7 or later; by default SQLite in the folder of
+    the state."""
+    username: str | None = None
+    """Name of the Redis user; by default `default`."""
+    password: Secret | None = None
+    """Its password, or a reference: `{ env = "NAME" }` or `{ file = "/path" }`."""
+    prefix: Annotated[str, Field(min_length=1)] = "fsdriver"
+    """What the names of all keys in Redis begin with: trees that share a server and nothing else have different ones."""
+    timeout: Annotated[Seconds, Field(gt=0)] = 5.0
+    """Longest wait for Redis (`"5s"`)."""
+    tls_ca: Path | None = None
+    """Certificates that the server's is checked against, in PEM form; by default the system's."""
+    tls_certificate: Path | None = None
+    """Certificate of this client, for servers that ask for one; given together with `tls_key`."""
+    tls_key: Path | None = None
+    """Key of that certificate."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_redis(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("the URL holds a user name or password; give them as keys of the table, by reference")
+        if parts.query:
+            raise ValueError("the URL holds options; what can be set has a key of its own in this table")
+        if parts.scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError(f"{url!r} is no redis://, rediss:// or unix:// URL")
+        return url
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> CatalogConfig:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key are given together or not at all")
+        if self.tls_ca is not None and not (self.url or "").startswith("rediss:"):
+            raise ValueError("tls_ca is for rediss:// URLs only")
+        return self
+
+
 class Config(Table):
-    """A whole configuration: cache, backends, routes and policies."""
+    """A whole configuration: cache, catalog, backends, routes and policies."""
 
     cache: CacheConfig = Field(default_factory=CacheConfig)
+    catalog: CatalogConfig = Field(default_factory=CatalogConfig)
     backend: dict[str, BackendConfig] = Field(default_factory=dict)
     route: list[RouteConfig] = Field(default_factory=list)
     policy: dict[str, PolicyConfig] = Field(default_factory=dict)
@@ -261,7 +315,8 @@ class Config(Table):
 
     def has_written_secret(self) -> bool:
         """Whether any secret is written out, and not given by reference."""
-        return isinstance(self.cache.encryption_key, SecretStr) or any(
+        own = (self.cache.encryption_key, self.catalog.password)
+        return any(isinstance(secret, SecretStr) for secret in own) or any(
             backend.has_written_secret() for backend in self.backend.values()
         )
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from fsdriver.attributes import META_PREFIX
 from fsdriver.backends import open_backend
 from fsdriver.config import PolicyConfig
+from fsdriver.errors import ConfigError
 from fsdriver.tiers.policy import Policy
+from fsdriver.tiers.sqlite_catalog import SqliteCatalog
 from fsdriver.tiers.stack import Stack
 from fsdriver.tiers.tier import Tier
 from fsdriver.tiers.working import Pace
 
 if TYPE_CHECKING:
-    from fsdriver.config import Config, RouteConfig
+    from fsdriver.config import CatalogConfig, Config, RouteConfig
     from fsdriver.tiers.catalog import Catalog
 
 
@@ -33,6 +35,28 @@ def pace_of(route: RouteConfig, config: Config) -> Pace:
     """How much a route's files move at a time."""
     policy = config.policy.get(route.policy, PolicyConfig())
     return Pace(policy.moves, float("inf") if policy.rate is None else policy.rate, policy.sweep)
+
+
+def open_catalog(config: CatalogConfig, state: Path) -> Catalog:
+    """Make the catalog of stacks; nothing is asked of Redis yet.
+
+    Parameters
+    ----------
+    state : Path
+        Folder of this host's own, which is used unless Redis is configured.
+
+    Raises
+    ------
+    ConfigError
+        The client of Redis is not installed, or the database cannot be opened.
+    """
+    if config.url is None:
+        return SqliteCatalog(state / "tiers.db")
+    try:
+        from fsdriver.tiers.redis_catalog import RedisCatalog  # noqa: PLC0415 - loads when it is used
+    except ModuleNotFoundError as error:
+        raise ConfigError("[catalog] needs the client of Redis: pip install 'fsdriver[redis]'") from error
+    return RedisCatalog(config)
 
 
 def open_stack(

@@ -21,6 +21,7 @@ from typing import Any, Final
 from fsdriver.cache.heat import Uses
 from fsdriver.errors import BackendError, ConfigError
 from fsdriver.tiers.catalog import Catalog, Holdings
+from fsdriver.tiers.order import blob, end_of, parent_of, text
 from fsdriver.tiers.records import Copy, CopyState, Move, Record
 
 log = logging.getLogger(__name__)
@@ -154,13 +155,13 @@ class SqliteCatalog(Catalog):
     # -- records -------------------------------------------------------------------------------------------------------
 
     async def get(self, stack: str, key: str) -> Record | None:
-        rows = self._rows(f"SELECT {_COLUMNS} FROM objects WHERE stack=? AND key=?", self._number(stack), _blob(key))
+        rows = self._rows(f"SELECT {_COLUMNS} FROM objects WHERE stack=? AND key=?", self._number(stack), blob(key))
         return _record(rows[0]) if rows else None
 
     async def get_many(self, stack: str, keys: Sequence[str]) -> dict[str, Record]:
         number, found = self._number(stack), {}
         for at in range(0, len(keys), ASKED_AT_ONCE):
-            some = [_blob(key) for key in keys[at : at + ASKED_AT_ONCE]]
+            some = [blob(key) for key in keys[at : at + ASKED_AT_ONCE]]
             marks = ",".join("?" * len(some))
             for row in self._rows(f"SELECT {_COLUMNS} FROM objects WHERE stack=? AND key IN ({marks})", number, *some):
                 record = _record(row)
@@ -170,7 +171,7 @@ class SqliteCatalog(Catalog):
     async def swap(
         self, stack: str, record: Record, serial: int, moves: Sequence[Move] = (), done: Move | None = None
     ) -> Record | None:
-        number, key = self._number(stack), _blob(record.key)
+        number, key = self._number(stack), blob(record.key)
         with self._transaction() as connection:
             row = connection.execute(
                 f"SELECT {_COLUMNS} FROM objects WHERE stack=? AND key=?", (number, key)
@@ -201,12 +202,12 @@ class SqliteCatalog(Catalog):
 
     @staticmethod
     def _store(connection: sqlite3.Connection, otherwise: str, number: int, record: Record) -> bool:
-        key = _blob(record.key)
+        key = blob(record.key)
         uses = record.uses
         return connection.execute(
             f"INSERT OR {otherwise} INTO objects (stack, parent, {_COLUMNS}, owes) VALUES ({','.join('?' * 14)})",
             (
-                number, _parent(key), key, record.version, record.size, record.mtime_ns, _dump(record.copies), record.sha256,
+                number, parent_of(key), key, record.version, record.size, record.mtime_ns, _dump(record.copies), record.sha256,
                 uses.first, uses.last, uses.count, record.pin, record.serial, bool(record.owed()),
             ),
         ).rowcount == 1  # fmt: skip
@@ -227,7 +228,7 @@ class SqliteCatalog(Catalog):
         )
 
     async def of_directory(self, stack: str, directory: str) -> AsyncGenerator[Record]:
-        number, parent, after = self._number(stack), _blob(directory), b""
+        number, parent, after = self._number(stack), blob(directory), b""
         while True:
             rows = self._rows(
                 f"SELECT {_COLUMNS} FROM objects WHERE stack=? AND parent=? AND key>? ORDER BY key LIMIT {PAGE}",
@@ -240,10 +241,10 @@ class SqliteCatalog(Catalog):
             after = rows[-1][0]
 
     async def below(self, stack: str, prefix: str, after: str = "") -> AsyncGenerator[Record]:
-        number, start = self._number(stack), _blob(prefix)
+        number, start = self._number(stack), blob(prefix)
         # One bound on each side: SQLite would look for one of two, and read all rows up to the other.
-        least, last = (">", _blob(after)) if after and _blob(after) >= start else (">=", start)
-        end = _end_of(start)
+        least, last = (">", blob(after)) if after and blob(after) >= start else (">=", start)
+        end = end_of(start)
         most, ends = ("", ()) if end is None else (" AND key<?", (end,))
         while True:
             rows = self._rows(
@@ -262,7 +263,7 @@ class SqliteCatalog(Catalog):
             connection.executemany(
                 "UPDATE objects SET uses=uses+?1, last=max(last, ?2), first=CASE WHEN uses=0 THEN ?2 ELSE first END"
                 " WHERE stack=?3 AND key=?4",
-                [(count, last, number, _blob(key)) for key, (count, last) in uses.items()],
+                [(count, last, number, blob(key)) for key, (count, last) in uses.items()],
             )
 
     async def holdings(self, stack: str) -> dict[str, Holdings]:
@@ -303,7 +304,7 @@ class SqliteCatalog(Catalog):
                 "INSERT OR IGNORE INTO moves (stack, key, version, target, leaves, reason, size, failures, not_before,"
                 " error, owner) VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, '', '')",
                 (
-                    number, _blob(move.key), move.version, move.target, json.dumps(move.leaves), move.reason, move.size,
+                    number, blob(move.key), move.version, move.target, json.dumps(move.leaves), move.reason, move.size,
                     move.not_before,
                 ),
             ).rowcount
@@ -337,7 +338,7 @@ class SqliteCatalog(Catalog):
             rows = self._rows(
                 f"SELECT {_MOVE_COLUMNS} FROM moves WHERE stack=?1 AND number>?2 AND (?3 IS NULL OR key=?3)"
                 f" ORDER BY number LIMIT {PAGE}",
-                number, after, None if key is None else _blob(key),
+                number, after, None if key is None else blob(key),
             )  # fmt: skip
             for row in rows:
                 yield _move(row)
@@ -350,25 +351,6 @@ class SqliteCatalog(Catalog):
             connection.close()
 
 
-def _blob(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _text(blob: bytes) -> str:
-    return blob.decode("utf-8", "surrogateescape")
-
-
-def _parent(key: bytes) -> bytes:
-    """The directory key a key lies directly below: ``a/`` of ``a/b`` and of ``a/b/``."""
-    return key[: key.removesuffix(b"/").rfind(b"/") + 1]
-
-
-def _end_of(prefix: bytes) -> bytes | None:
-    """The first key after all that begin with ``prefix``; None: there is no such key."""
-    stem = prefix.rstrip(b"\xff")
-    return stem[:-1] + bytes([stem[-1] + 1]) if stem else None
-
-
 def _dump(copies: Mapping[str, Copy]) -> str:
     return json.dumps({tier: (copy.version, copy.state, copy.checked) for tier, copy in copies.items()})
 
@@ -376,16 +358,16 @@ def _dump(copies: Mapping[str, Copy]) -> str:
 def _record(row: tuple[Any, ...]) -> Record:
     key, version, size, mtime_ns, copies, sha256, first, last, uses, pin, serial = row
     return Record(
-        _text(key), version, size, mtime_ns,
+        text(key), version, size, mtime_ns,
         {tier: Copy(own, CopyState(state), checked) for tier, (own, state, checked) in json.loads(copies).items()},
         sha256, Uses(first, last, uses), pin, serial,
     )  # fmt: skip
 
 
 def _names(number: int, move: Move) -> tuple[int, bytes, str, str]:
-    return number, _blob(move.key), move.version, move.target
+    return number, blob(move.key), move.version, move.target
 
 
 def _move(row: tuple[Any, ...]) -> Move:
     key, version, target, leaves, *rest = row
-    return Move(_text(key), version, target, tuple(json.loads(leaves)), *rest)
+    return Move(text(key), version, target, tuple(json.loads(leaves)), *rest)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -117,13 +118,15 @@ class Room:
 async def room(catalog: Catalog, stack: str, policy: Policy, now: float) -> Room:
     """The tiers of a stack as they are and will be when what is owed is done; what the full ones give up is settled."""
     made = Room(policy, await catalog.holdings(stack))
-    async for move in catalog.moves(stack):
-        made.note([move])
+    async with aclosing(catalog.moves(stack)) as owed:
+        async for move in owed:
+            made.note([move])
     made.excess = {tier: Excess(size) for tier, size in made.over().items()}
     if made.excess:
         pressed = [rules for rules in policy.tiers if rules.name in made.excess]
-        async for record in catalog.below(stack, ""):
-            _count(record, policy, pressed, made, now)
+        async with aclosing(catalog.below(stack, "")) as records:
+            async for record in records:
+                _count(record, policy, pressed, made, now)
         for excess in made.excess.values():
             excess.settle()
     return made
@@ -149,12 +152,13 @@ async def sweep(
         Look at keys that begin so and come later, as `Catalog.below` has them.
     """
     space = await room(catalog, stack, policy, now)
-    async for record in catalog.below(stack, prefix, after):
-        moves = policy.owed(record, now, space)
-        if moves:
-            space.note(moves, record.holders(), policy.subject(record, now))
-            for move in moves:
-                yield move
+    async with aclosing(catalog.below(stack, prefix, after)) as records:
+        async for record in records:
+            moves = policy.owed(record, now, space)
+            if moves:
+                space.note(moves, record.holders(), policy.subject(record, now))
+                for move in moves:
+                    yield move
 
 
 def _class(heat: float) -> int:
