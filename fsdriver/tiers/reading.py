@@ -7,6 +7,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final, TypeVar
 
 from fsdriver.backends.model import ObjectInfo, check_size
@@ -21,6 +22,7 @@ T = TypeVar("T")
 
 ATTEMPTS: Final = 3
 """Times the copies of a record are looked for anew, because those it had were moved away meanwhile."""
+CHANGED: Final = "it was changed by someone else meanwhile; read it again"
 HASHED_HERE: Final = 256 << 10
 """Bytes whose checksum is computed on the event loop: handing them to a thread costs more."""
 
@@ -88,47 +90,58 @@ class TieredReader:
 
     async def get(self, key: str, start: int, end: int | None, version: str | None) -> memoryview:
         """Bytes of one object, of a version if one is given; whole ones are compared with their checksum."""
-        record = await self._finder.record(key)
-        if record is not None and version not in {None, record.version}:
-            record = await self._finder.settle(key)
-        if record is None:
-            raise NotFound("no such object", key)
-        if version not in {None, record.version}:
-            raise Stale("it was changed by someone else meanwhile; read it again", key)
 
-        size, sha256 = record.size, record.sha256
-
-        async def read(tier: Tier, copy: Copy) -> memoryview:
+        async def read(record: Record, tier: Tier, copy: Copy) -> memoryview:
             data = await tier.backend.get(tier.key(key), start, end, copy.version)
-            if start == 0 and len(data) == size:
-                await _compare(data, sha256)
+            if start == 0 and len(data) == record.size:
+                await _compare(data, record.sha256)
             return data
 
-        data, _ = await self._from_copies(record, read)
+        data, _ = await self._current(key, version, read)
         return data
 
     async def fetch(self, key: str, most: int) -> tuple[ObjectInfo, memoryview, Record]:
         """A small object whole."""
-        record = await self._finder.record(key)
-        if record is None:
-            raise NotFound("no such object", key)
-        check_size(ObjectInfo(key, record.size, record.mtime_ns, record.version), most)
-        sha256 = record.sha256
 
-        async def read(tier: Tier, copy: Copy) -> tuple[ObjectInfo, memoryview]:
+        async def read(record: Record, tier: Tier, copy: Copy) -> tuple[ObjectInfo, memoryview]:
             try:
                 info, data = await tier.backend.fetch(tier.key(key), most)
             except Corrupt:
                 if (await tier.backend.head(tier.key(key))).version == copy.version:
                     raise
-                raise Stale("it was changed by someone else meanwhile", key) from None
+                raise Stale(CHANGED, key) from None
             if info.version != copy.version:
-                raise Stale("it was changed by someone else meanwhile", key)
-            await _compare(data, sha256)
+                raise Stale(CHANGED, key)
+            await _compare(data, record.sha256)
             return info, data
 
-        (info, data), record = await self._from_copies(record, read)
+        (info, data), record = await self._current(key, None, read, most)
         return info, data, record
+
+    async def _current(
+        self,
+        key: str,
+        version: str | None,
+        read: Callable[[Record, Tier, Copy], Awaitable[T]],
+        most: int | None = None,
+    ) -> tuple[T, Record]:
+        """Read the object as it is now, or a version of it; others may replace it while it is looked for."""
+        for attempt in range(ATTEMPTS):
+            record = await self._finder.record(key)
+            if record is not None and version not in {None, record.version}:
+                record = await self._finder.settle(key)
+            if record is None:
+                raise NotFound("no such object", key)
+            if version not in {None, record.version}:
+                break
+            if most is not None:
+                check_size(ObjectInfo(key, record.size, record.mtime_ns, record.version), most)
+            try:
+                return await self._from_copies(record, partial(read, record))
+            except Stale:
+                if version is not None or attempt == ATTEMPTS - 1:
+                    raise
+        raise Stale(CHANGED, key)
 
     async def _from_copies(self, record: Record, read: Callable[[Tier, Copy], Awaitable[T]]) -> tuple[T, Record]:
         """Try the good copies one after the other, and again if they were moved meanwhile.
@@ -161,7 +174,7 @@ class TieredReader:
                 break
             now = await self._finder.settle(record.key)
             if now is None or now.version != record.version:
-                raise Stale("it was changed by someone else meanwhile; read it again", record.key)
+                raise Stale(CHANGED, record.key)
             record = now
         raise _all_failed(record, failures)
 

@@ -14,7 +14,7 @@ from fsdriver.backends.model import ABSENT, ObjectInfo
 from fsdriver.backends.source import Source, Watched
 from fsdriver.errors import BackendError, NotFound, Stale
 from fsdriver.tiers.finding import Finder, good, is_away
-from fsdriver.tiers.reading import sha256_of
+from fsdriver.tiers.reading import CHANGED, sha256_of
 from fsdriver.tiers.records import UNASKED, Copy, CopyState, Move, Record
 from fsdriver.tiers.removing import Remover
 from fsdriver.tiers.settling import unasked
@@ -22,7 +22,6 @@ from fsdriver.tiers.tier import Tier, version_of
 
 ATTEMPTS: Final = 4
 """Times a write is tried anew because a copy of the very version it replaces was moved meanwhile."""
-CHANGED: Final = "it was changed by someone else meanwhile; read it again"
 
 
 @dataclass(frozen=True, slots=True)
