@@ -24,6 +24,9 @@ OLDEST: Final = 7
 """Major version of Redis."""
 SCHEMA_VERSION: Final = 1
 CONNECTIONS: Final = 16
+"""Over which this process asks; more requests wait for one of them."""
+LISTENING: Final = 4
+"""Connections beside those, over which it listens."""
 _DENIED: Final = (
     exceptions.AuthenticationError,
     exceptions.AuthenticationWrongNumberOfArgsError,
@@ -52,6 +55,7 @@ class RedisConnection:
         self._config = config
         self._client: Redis | None = None
         self._checked: asyncio.Task[None] | None = None
+        self._free = asyncio.Semaphore(CONNECTIONS)
 
     @property
     def client(self) -> Redis:
@@ -82,7 +86,7 @@ class RedisConnection:
             self.name,
             socket_timeout=self.timeout,
             socket_connect_timeout=self.timeout,
-            max_connections=CONNECTIONS,
+            max_connections=CONNECTIONS + LISTENING,
             retry=Retry(
                 ExponentialBackoff(cap=0.5, base=0.05), ATTEMPTS_AGAIN, supported_errors=(exceptions.ConnectionError,)
             ),
@@ -106,7 +110,7 @@ class RedisConnection:
 
     async def _guarded(self, work: Callable[[Redis], Awaitable[T]]) -> T:
         try:
-            async with asyncio.timeout(self.timeout * 2):
+            async with asyncio.timeout(self.timeout * 2), self._free:
                 return await work(self.client)
         except FsdriverError:
             raise

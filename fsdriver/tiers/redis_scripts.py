@@ -35,7 +35,8 @@ end
 local function account(size, tiers, sign)
   for tier in string.gmatch(tiers, '[^,]+') do
     call('HINCRBY', base .. ':h', 'o' .. tier, sign .. '1')
-    call('HINCRBY', base .. ':h', 'b' .. tier, sign .. size)
+    local sum = size == '0' and '0' or sign .. size  -- -0 is no number
+    call('HINCRBY', base .. ':h', 'b' .. tier, sum)
   end
 end
 

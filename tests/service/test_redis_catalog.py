@@ -89,6 +89,15 @@ def test_of_many_changes_at_once_one_wins_each_time(catalog: RedisCatalog, other
     assert run(catalog.holdings(STACK)) == {"hot": Holdings(1, 60)}
 
 
+def test_more_requests_than_connections_wait(catalog: RedisCatalog) -> None:
+    async def many() -> None:
+        await on_loop()
+        await asyncio.gather(*(catalog.swap(STACK, record(str(number), "hot"), 0) for number in range(500)))
+
+    run(many())
+    assert run(catalog.holdings(STACK)) == {"hot": Holdings(500, 5000)}
+
+
 def test_what_is_asked_again_is_not_done_twice(catalog: RedisCatalog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fsdriver.tiers.redis_catalog.secrets.token_hex", lambda _: "same")
     first = run(catalog.swap(STACK, record("k", "hot"), 0))

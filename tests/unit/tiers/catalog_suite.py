@@ -110,6 +110,13 @@ class CatalogSuite:
         assert run(catalog.holdings(STACK))["cold"] == Holdings(3, 15)
         assert run(catalog.holdings("stack|other")) == {}
 
+    def test_empty_objects_are_held_too(self, catalog: Catalog) -> None:
+        first = add(catalog, record("k", "hot", size=0))
+        assert run(catalog.holdings(STACK)) == {"hot": Holdings(1, 0)}
+        assert run(catalog.swap(STACK, record("k", "cold", size=0), first.serial)) is not None
+        held = run(catalog.holdings(STACK))
+        assert (held["hot"], held["cold"]) == (Holdings(0, 0), Holdings(1, 0))
+
     def test_uses_add_up_and_survive_changes(self, catalog: Catalog) -> None:
         first = add(catalog, record("k", "hot"))
         run(catalog.note_uses(STACK, {"k": (2, 50.0), "unknown": (1, 50.0)}))
