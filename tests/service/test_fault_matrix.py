@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import errno
 import gc
@@ -181,6 +182,43 @@ def test_a_transient_fault_is_survived(
         assert backend.counters.errors == 0, name
         assert scene.unfinished() == 0, name
     record_property(f"reliability:faults:{fault}", sum(scene.proxy.injected.values()))
+
+
+TURNED: dict[str, dict[str, Any]] = {
+    "get": {"answer": "corrupt"},
+    "fetch": {"answer": "corrupt"},
+    "put": {"spoil": True},
+    "multipart, a part": {"spoil": True},
+}
+"""Requests whose bodies have a checksum, and on which way. Ranges and listings have none: docs/security.md."""
+
+
+@pytest.mark.parametrize("name", TURNED)
+def test_a_bit_that_is_turned_on_the_way_is_noticed(
+    scene: Scene, name: str, record_property: Callable[[str, object], None]
+) -> None:
+    kind, backend = KINDS[name], scene.backend()
+    run(backend.fetch("in/older", 1 << 20))  # ETags are known to be checksums from now on
+    scene.proxy.fail(1, method=kind.method, match=kind.match, **TURNED[name])
+    if name == "get":  # compared where the version is demanded, as the cache does
+        assert bytes(run(backend.get("in/old", 0, len(SMALL), ETAG))) == SMALL
+    else:
+        assert kind.holds(run(_in_time(kind.call(backend), 30.0 + GRACE)), scene.there())
+    assert sum(scene.proxy.injected.values()) == 1
+    assert scene.unfinished() == 0
+    record_property("reliability:faults:a bit turned in a body", 1)
+
+
+@pytest.mark.parametrize("name", ["list", "multipart, completed"])
+def test_a_listing_with_a_turned_bit_does_no_harm(scene: Scene, name: str) -> None:
+    """It may be believed, as there is no checksum, or asked for again: nothing else happens."""
+    kind, backend = KINDS[name], scene.backend()
+    scene.proxy.fail(1, method=kind.method, match=kind.match, answer="corrupt")
+    with contextlib.suppress(BackendError):
+        run(_in_time(kind.call(backend), 30.0 + GRACE))
+    assert sum(scene.proxy.injected.values()) == 1
+    assert scene.unfinished() == 0
+    assert {"in/old": SMALL, "in/older": SMALL}.items() <= scene.there().items()
 
 
 @pytest.mark.parametrize("fault", each(ONLY_READS, "hang"))
