@@ -151,12 +151,33 @@ def to_record(entry: Entry, *, version: str | None = "") -> Record:
     return record
 
 
+class _Complaints:
+    """Who writes records to a bucket must not fill the log of who reads them: each tenfold number of complaints is told."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._next = 1
+
+    def tell(self, error: Exception) -> None:
+        self._count += 1
+        if self._count >= self._next:
+            self._next *= 10
+            log.warning(
+                "an attribute record is malformed and is ignored (%d so far in this process): %.200r",
+                self._count,
+                str(error),
+            )
+
+
+_malformed: Final = _Complaints()
+
+
 def apply_record(entry: Entry, record: Record) -> Entry:
     """``entry`` with the record's fields; what the record lacks stays. A record that makes no sense is left out."""
     try:
         return _apply_record(entry, record)
     except (ValueError, TypeError, AttributeError, OverflowError) as error:
-        log.warning("an attribute record is malformed and is ignored: %r", str(error))
+        _malformed.tell(error)
         return entry
 
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fsdriver import attributes
 from fsdriver.attributes import AttributeObject, apply_metadata, apply_record, to_metadata, to_record
 from fsdriver.entry import Entry, Kind
 from fsdriver.errors import Corrupt
@@ -167,3 +168,14 @@ def test_merging_replaces_removes_and_keeps() -> None:
 def test_what_is_no_attribute_object_of_this_version_is_refused(body: bytes) -> None:
     with pytest.raises(Corrupt, match="not a usable attribute object"):
         AttributeObject.parse(body, "v", "some/key")
+
+
+def test_malformed_records_do_not_fill_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attributes, "_malformed", attributes._Complaints())
+    for number in range(1000):
+        apply_record(Entry(Kind.FILE), {"mode": f"no number {number}" * 1000})
+    assert len(caplog.messages) == 4
+    assert "(1000 so far" in caplog.messages[-1]
+    assert max(len(message) for message in caplog.messages) < 400
