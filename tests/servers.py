@@ -64,7 +64,8 @@ class FaultyProxy:
     ``late`` has the status of what was held, and then forwarded.
     """
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, address: str = "127.0.0.1") -> None:
+        self._address = address
         self._host = urlsplit(upstream).netloc
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
@@ -80,11 +81,11 @@ class FaultyProxy:
         self._connections: set[socket.socket] = set()
         self._port = 0
         self._listen()
-        self.endpoint = f"http://127.0.0.1:{self._port}"
+        self.endpoint = f"http://{address}:{self._port}"
 
     def _listen(self) -> None:
         handler = type("Handler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
+        self._server = ThreadingHTTPServer((self._address, self._port), handler)
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._port = self._server.server_port

@@ -58,6 +58,8 @@ class MountedTree:
     places: Path
     environment: dict[str, str]
     options: tuple[str, ...] = ()
+    through: tuple[str, ...] = ()
+    """A command that runs another one, which is given after it."""
     root: Path = field(init=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class MountedTree:
     def command(self, *arguments: str, check: bool = True, timeout: float = 60) -> subprocess.CompletedProcess[str]:
         """Run ``fsdriver …`` with this tree's places."""
         done = subprocess.run(
-            [sys.executable, "-m", "fsdriver", *arguments],
+            [*self.through, sys.executable, "-m", "fsdriver", *arguments],
             env=self.env,
             stdin=subprocess.DEVNULL,
             capture_output=True,
