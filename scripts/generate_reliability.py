@@ -27,7 +27,11 @@ TITLES: Final = {
         "Power failures",
         "The disk is shut down without writing back what nobody has synced; or the journal's log is cut at a byte.",
     ),
-    "recovery": ("Recovery", "`fsdriver recover` after a daemon was killed."),
+    "recovery": (
+        "Recovery",
+        "A daemon was killed that had 10,000 small files to send, because the store did not answer. The store runs on the same "
+        "two processors.",
+    ),
     "faults": ("Faults", "A proxy between this program and a real S3 server; each kind was survived this often."),
     "stall": ("Stalls", "What a route notices of another whose store hangs."),
     "fuzz": ("Fuzzing", "Inputs that were tried, and did no harm."),
