@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     executor: Executor | None
     jobs: int
     resume: str | os.PathLike[str] | None
+    pattern: str | None
     progress: bool
     storage_options: Mapping[str, Any] | None
 
@@ -178,7 +179,7 @@ def upload(source: str | os.PathLike[str], url: str, **options: Unpack[Options])
     url : str
         Where to: ``tier://path``, or a URL of a store (``s3://bucket/prefix``).
     **options
-        ``executor``, ``jobs``, ``resume`` and ``progress`` as of `run`; ``storage_options`` of the store.
+        ``executor``, ``jobs``, ``resume``, ``pattern`` and ``progress`` as of `run`; ``storage_options`` of the store.
 
     Returns
     -------

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,7 @@ def run(
     executor: Executor | None = None,
     jobs: int = JOBS,
     resume: str | os.PathLike[str] | None = None,
+    pattern: str | None = None,
     progress: bool = False,
 ) -> Report:
     """Do a job, on every file it has; what fails is reported, and does not stop the others.
@@ -54,6 +56,8 @@ def run(
         Pieces of work (one large file, or up to 16 small ones) under way at a time.
     resume : path, optional
         A journal: what an earlier run of this job noted there is not done again, unless the source has changed since.
+    pattern : str, optional
+        Only files whose path below the source matches (`fnmatch`: ``*.bin`` in any directory, ``train/*``).
     progress : bool
         A bar on stderr, if that is a terminal.
 
@@ -74,7 +78,7 @@ def run(
     report = Report()
     with ExitStack() as stack:
         journal = None if resume is None else stack.enter_context(Journal(Path(resume), job.describe()))
-        todo = _what_is_left(job, journal, report)
+        todo = _what_is_left(job, journal, pattern, report)
         if executor is None:
             executor = stack.enter_context(ThreadPoolExecutor(jobs, "fsdriver-bulk"))
         bar = stack.enter_context(
@@ -88,9 +92,11 @@ def run(
     return report
 
 
-def _what_is_left(job: Job, journal: Journal | None, report: Report) -> list[Item]:
+def _what_is_left(job: Job, journal: Journal | None, pattern: str | None, report: Report) -> list[Item]:
     todo = []
     for item in job.items(report.skipped):
+        if pattern is not None and not fnmatchcase(item.path, pattern):
+            continue
         if journal is not None and journal.done.get(item.path) == item.mark and job.stands(item):
             report.before += 1
         else:

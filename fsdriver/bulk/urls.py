@@ -63,6 +63,8 @@ def named(url: str, storage_options: Mapping[str, Any] | None = None) -> Place:
             fs = TierFileSystem(target_protocol=scheme, target_options=options, write="through")
         except (ValueError, ImportError) as error:  # fsspec's, for a scheme that it does not know or cannot serve
             raise ConfigError(str(error), url) from error
-    root = fs._strip_protocol(text).rstrip("/")  # noqa: SLF001 - fsspec's way from URL to path
+    root = fs._strip_protocol(text)  # noqa: SLF001 - fsspec's way from URL to path
+    # "/" is the root of the local disk; "" would be the working directory.
+    root = root.rstrip("/") or root
     fs._namespace.target(root)  # noqa: SLF001 - what is wrong with the options is told now, and not of every file
     return Place(fs, root, text.rstrip("/"))

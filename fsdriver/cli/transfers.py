@@ -25,6 +25,7 @@ _options: Final = (
         type=click.Path(dir_okay=False, path_type=Path),
         help="Note in this file what is done; what it says is done is not done again.",
     ),
+    click.option("--pattern", metavar="GLOB", help="Only files whose path below the source matches, e.g. '*.bin'."),
     click.option(
         "-o", "options", multiple=True, metavar="NAME=VALUE,…", help="Keys of the URL's backend, e.g. endpoint, region."
     ),
@@ -72,9 +73,11 @@ def _run(
     jobs: int | None,
     processes: int | None,
     resume: Path | None,
+    pattern: str | None,
     options: tuple[str, ...],
 ) -> Report:
-    how: dict[str, Any] = {"resume": resume, "progress": True, "storage_options": _checked(url, parse_options(options))}
+    how: dict[str, Any] = {"resume": resume, "pattern": pattern, "progress": True}
+    how["storage_options"] = _checked(url, parse_options(options))
     with ExitStack() as stack:
         if processes is not None:
             from concurrent.futures import ProcessPoolExecutor

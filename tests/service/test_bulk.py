@@ -73,7 +73,6 @@ def store(tier_places):
 
 @pytest.mark.service
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
-@pytest.mark.feature("S4-14")
 @pytest.mark.parametrize("executor", EXECUTORS, indirect=True)
 def test_a_tree_goes_up_and_comes_back(executor, source, tmp_path, s3_server, s3_bucket, s3_options):
     files = make_tree(source)
@@ -272,6 +271,25 @@ def test_journals_are_for_one_job_and_one_process(tmp_path):
         with pytest.raises(ConfigError):
             Journal(path, {})
         assert path.read_bytes() == text
+
+
+def test_a_pattern_chooses_files(source, store, tmp_path):
+    files = make_tree(source)
+    assert bulk.upload(source, f"file://{store}/x", pattern="many/*").files == 40
+    assert bulk.upload(source, f"file://{store}/x", pattern="*a*e").ok
+    assert set(tree_of(store / "x")) == {name for name in files if name.startswith("many/") or name == "large"}
+    assert main(["download", f"file://{store}/x", str(tmp_path / "down"), "--pattern", "*1?"]) == 0
+    assert sorted(tree_of(tmp_path / "down")) == [f"many/{number}" for number in range(10, 20)]
+
+
+@pytest.mark.parametrize(
+    ("url", "root"), [("file:///", "/"), ("direct:///", "/"), ("file:///x/", "/x"), ("tier://", "")]
+)
+def test_roots(tier_places, local_config, config_file, url, root):
+    config_file(local_config | {"route": [{"path": "/", "tiers": ["disk"]}]})
+    place = bulk.urls.named(url)
+    assert place.root == root
+    assert place.path("a/b") == f"{root.rstrip('/')}/a/b".removeprefix("" if root else "/")
 
 
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "a//b", "/x"])
