@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
     from fsdriver.backends.base import Backend
 
 MARK: Final = "fsdriver-coded"
-"""User metadata of an object that was sent here: ``1,plain``, or ``1,SIZE,FINGERPRINT`` of its bytes before they were coded."""
+"""User metadata of an object that was sent here: ``1,plain``, or ``1,SIZE,FINGERPRINT,NUMBER``: of its bytes before
+they were coded, and a random number, so that an equal object of another writer is not taken for ours."""
 REMEMBERED: Final = 200_000
 """Versions of objects whose size is known."""
 LAYOUTS: Final = 256
@@ -177,8 +179,7 @@ class CodedBackend(Store):
     ) -> ObjectInfo:
         size = size_of(source)
         coded = await self._encoded(source, size) if size else None
-        mark = "1,plain" if coded is None else f"1,{size},{self._keys.fingerprint(coded.md5)}"
-        marked = self._marked(metadata, mark) if size else metadata
+        marked = self._marked(metadata, size, coded)
         try:
             info = await self.inner.put(
                 key, source if coded is None else coded.source, metadata=marked, if_version=if_version,
@@ -243,7 +244,7 @@ class CodedBackend(Store):
             if source_version not in {None, original.version}:
                 raise Stale("the source was changed by someone else meanwhile", source)
             source_version, mark = original.version, (original.metadata or {}).get(MARK)
-            metadata = metadata if mark is None else self._marked(metadata, mark)
+            metadata = metadata if mark is None else {**metadata, MARK: mark}
         info = await self.inner.copy(
             source, target, source_version=source_version, if_version=if_version, metadata=metadata,
             size=known.stored if known is not None and known.stored >= 0 else None, doubtful=doubtful,
@@ -344,8 +345,14 @@ class CodedBackend(Store):
         known = self._known.get((info.key, info.version))
         return known is not None and known.coded
 
-    def _marked(self, metadata: Mapping[str, str] | None, mark: str) -> Mapping[str, str] | None:
-        return {**(metadata or {}), MARK: mark} if self.capabilities.metadata else metadata
+    def _marked(self, metadata: Mapping[str, str] | None, size: int, coded: Encoded | None) -> Mapping[str, str] | None:
+        if not self.capabilities.metadata:
+            return metadata
+        if coded is None:
+            # Alone it would pass for what tells our object from an equal one of another writer.
+            return {**metadata, MARK: "1,plain"} if metadata and size else metadata
+        mark = f"1,{size},{self._keys.fingerprint(coded.md5)},{secrets.token_hex(4)}"
+        return {**(metadata or {}), MARK: mark}
 
 
 def _let_go(work: asyncio.Future[Encoded | None]) -> None:
@@ -364,7 +371,7 @@ def _read_mark(info: ObjectInfo) -> Known | None:
     version, _, told = (info.metadata or {}).get(MARK, "").partition(",")
     if version != "1":
         return None
-    size, _, fingerprint = told.partition(",")
+    size, fingerprint, *_ = [*told.split(","), "", ""]
     if size == "plain":
         return Known(info.size, info.size, False)
     if not (size.isascii() and size.isdigit() and len(size) < _DIGITS):

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from fsdriver.config import Config
     from fsdriver.fuse_mount.options import MountOptions
 
-_SECRETS: Final = frozenset({"access_key_id", "secret_access_key", "session_token"})
+_SECRETS: Final = frozenset(
+    {"access_key_id", "secret_access_key", "session_token", "encryption_key", "decryption_keys", "cache.encryption_key"}
+)
 _SEPARATOR: Final = re.compile(r"(?<!\\),")
 
 

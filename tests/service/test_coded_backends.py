@@ -14,8 +14,9 @@ from fsdriver.backends import ABSENT, open_backend
 from fsdriver.backends.codecs.container import parse
 from fsdriver.backends.codecs.envelope import Keys
 from fsdriver.backends.coded import MARK, CodedBackend
+from fsdriver.cli.options import refuse_secrets
 from fsdriver.config.models import BackendConfig
-from fsdriver.errors import AccessDenied, Corrupt, NotFound, Stale, Unsupported
+from fsdriver.errors import AccessDenied, ConfigError, Corrupt, NotFound, Stale, Unsupported
 from tests.service.backend_suite import (
     BackendSuite,
     BucketSuite,
@@ -259,6 +260,22 @@ def test_what_may_have_been_done_is_known_again(opened, coding, tmp_path):
     assert run(again.is_made_of(info, path)) is True
     path.write_bytes(b"other")
     assert run(again.is_made_of(info, path)) is False
+
+
+@pytest.mark.parametrize("coding", [ENCRYPTED, {"compression": "zstd"}])
+@pytest.mark.parametrize("engine", ["auto", "fsspec"])
+@pytest.mark.parametrize("data", [text(20_000), random.Random(1).randbytes(20_000)], ids=["coded", "noise"])
+def test_an_equal_object_of_another_writer_is_not_ours(opened, coding, engine, data):
+    run(opened(engine=engine, **coding).put("a", data, if_version=ABSENT))
+    with pytest.raises(Stale):
+        run(opened(engine=engine, **coding).put("a", data, if_version=ABSENT))
+
+
+@pytest.mark.parametrize("name", ["encryption_key", "decryption_keys", "cache.encryption_key"])
+def test_keys_are_refused_on_a_command_line(name):
+    with pytest.raises(ConfigError, match="shows this to every user") as raised:
+        refuse_secrets({name: KEY})
+    assert KEY not in str(raised.value)
 
 
 def test_copies_keep_what_they_are(opened):
