@@ -29,8 +29,7 @@ TITLES: Final = {
     ),
     "recovery": (
         "Recovery",
-        "A daemon was killed that had 10,000 small files to send, because the store did not answer. The store runs on the same "
-        "two processors.",
+        "A daemon was killed that had 10,000 small files to send: the store, on the same two processors, did not answer.",
     ),
     "faults": ("Faults", "A proxy between this program and a real S3 server; each kind was survived this often."),
     "stall": ("Stalls", "What a route notices of another whose store hangs."),
