@@ -145,14 +145,14 @@ class Policy:
         """What the rules see of a record at ``now`` (`time.time`)."""
         return Subject.of(record, now, self.weights)
 
-    def may_leave(self, record: Record, rules: TierRules, now: float) -> bool:
+    def may_leave(self, record: Record, rules: TierRules, subject: Subject) -> bool:
         """Whether a tier over its limit may give this object up."""
         copy = record.copies[rules.name]
         return (
             copy.state is CopyState.GOOD
             and rules is not self._bottom
             and record.pin is None
-            and not rules.replicates(self.subject(record, now))
+            and not rules.replicates(subject)
         )
 
     def owed(self, record: Record, now: float, space: Space = ANYWHERE) -> list[Move]:

@@ -19,7 +19,7 @@ HIGH_VALUE: Final = 5.0
 """Heat above which `high_value` replication copies a file."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Subject:
     """What the rules look at.
 
@@ -45,6 +45,7 @@ class Subject:
     uses: int
     span: float
     weights: HeatWeights = DEFAULT_WEIGHTS
+    _heat: float = -1.0
 
     @classmethod
     def of(cls, record: Record, now: float, weights: HeatWeights = DEFAULT_WEIGHTS) -> Subject:
@@ -55,8 +56,10 @@ class Subject:
 
     @property
     def heat(self) -> float:
-        """See `fsdriver.cache.heat`."""
-        return heat(self.uses, self.span, self.idle, self.weights)
+        """See `fsdriver.cache.heat`; several rules ask for it."""
+        if self._heat < 0.0:
+            self._heat = heat(self.uses, self.span, self.idle, self.weights)
+        return self._heat
 
 
 class Space(Protocol):

@@ -134,9 +134,10 @@ async def room(catalog: Catalog, stack: str, policy: Policy, now: float) -> Room
 
 def _count(record: Record, policy: Policy, pressed: list[TierRules], room: Room, now: float) -> None:
     """Count a file in the tiers over their limits that may give it up."""
+    subject = policy.subject(record, now)
     for rules in pressed:
-        if rules.name in record.copies and policy.may_leave(record, rules, now):
-            room.excess[rules.name].count(policy.subject(record, now))
+        if rules.name in record.copies and policy.may_leave(record, rules, subject):
+            room.excess[rules.name].count(subject)
 
 
 async def sweep(
