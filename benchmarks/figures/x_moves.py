@@ -44,7 +44,9 @@ class _Unlocked:
         pass
 
 
-@workload(Figure("moves", "10,000 x 100 KiB to another S3 tier, of rclone move", "files/s", against="rclone", limit=0.7))
+@workload(
+    Figure("moves", "10,000 x 100 KiB to another S3 tier, of rclone move", "files/s", against="rclone", limit=0.7)
+)
 @contextmanager
 def moves(environment: Environment) -> Iterator[Sides]:
     rclone = program_of(PEERS["rclone"])

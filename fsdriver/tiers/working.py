@@ -119,12 +119,12 @@ class TierWorker:
         return not await self._stack.owes()
 
     async def _work(self, *, for_ever: bool) -> None:
-        owner = f"{self._owner}-{secrets.token_hex(8)}"  # what an earlier task of ours had claimed is abandoned, too
         while True:
             self._wanted.clear()
             self._quiet.clear()
             try:
-                left = await self._round(owner, sweep=for_ever)
+                # A name of its own: what an earlier round had claimed and not done is abandoned, too.
+                left = await self._round(f"{self._owner}-{secrets.token_hex(8)}", sweep=for_ever)
             except FsdriverError as error:
                 log.warning("%s: what tiers owe is seen to later: %s", self._stack.identity, error)
                 left = True
