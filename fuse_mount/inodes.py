@@ -312,9 +312,13 @@ class NodeTable:
             return node.ino == entry.ino or node.kind is Kind.DIRECTORY
         if len(node.names) > 1 and node.ino != entry.ino:
             return False  # another process gave one name of a hard-linked file a file of its own
-        if node.opened is not None and node.opened.staged is not None:
-            return True
         content = content_of(node.route, entry)
+        opened = node.opened
+        if opened is not None and opened.staged is not None:
+            if opened.writers:
+                return True  # who writes here learns of a foreign change at its commit
+            if opened.staged.written and node.route is not None:
+                return content is None or content == node.route.staged_content(entry, opened.staged)
         return node.content == content or node.content is None or content is None
 
     def _place(self, parent: Node, name: str, entry: Entry) -> Node:

@@ -155,10 +155,12 @@ class Route(InPlace):
 
     async def _settle_key(self, path: str) -> None:
         """Wait until nothing older is pending for a key that is about to be written directly, nor copied from it."""
-        key, identity = self.key(path), self.backend.identity
+        key, identity, below = self.key(path), self.backend.identity, self.directory_key(path)
 
         def owed() -> bool:
-            return self.journal.get(identity, key) is not None or self.journal.is_source(identity, key)
+            pending = self.journal.get(identity, key) is not None or self.journal.is_source(identity, key)
+            # A directory of that name that was removed or renamed is in the way where directories are real.
+            return pending or self.journal.get(identity, below) is not None or self.journal.owes_below(identity, below)
 
         if owed():
             await self.announce([path])

@@ -160,3 +160,32 @@ def test_file_moves_into_a_directory_that_takes_its_old_name(world):
         world.rmdir("b")
         world.unlink("a")
     world.check_store()
+
+
+def test_what_another_process_writes_is_seen_where_a_reader_has_open_what_was_truncated(world):
+    world.write("b", 10)
+    world.sync()
+    world.open(1, "b", READ)
+    world.truncate("b", 5000)
+    world.fs_append("b", 1)
+    world.check()
+
+
+def test_a_file_opened_for_writing_beside_a_reader_and_not_written_to_is_still_the_same(world):
+    world.write("b", 5000)
+    world.sync()
+    world.open(1, "b", READ)
+    world.open(2, "b", UPDATE)
+    world.close(2)
+    world.sync()
+    world.check()
+    world.fs_append("b", 1)
+    world.check()
+
+
+def test_a_file_takes_the_name_of_a_directory_that_was_renamed_a_moment_ago(world):
+    world.fs_mkdir("a")
+    world.write("a/b", 10)
+    world.rename("a", "b")
+    world.fs_append("a", 4096)
+    world.check()
