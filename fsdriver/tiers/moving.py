@@ -170,7 +170,9 @@ class Mover:
         if (info := await self._copied_by_store(record, target, condition)) is not None:
             return info, record.sha256
         if record.size <= IN_MEMORY:
-            told, data, _ = await self._reader.fetch(record.key, IN_MEMORY)
+            told, data, current = await self._reader.fetch(record.key, IN_MEMORY)
+            if current.version != record.version:
+                raise Stale("it was changed by someone else meanwhile", record.key)
             sha256 = await sha256_of(data)
             self._must_be(record, sha256)
             return await self._put(record, target, condition, told, data, sha256), sha256
@@ -191,7 +193,9 @@ class Mover:
         return None
 
     async def _copy_by_file(self, record: Record, target: Tier, condition: str) -> tuple[ObjectInfo, bytes]:
-        told, _ = await self._reader.head(record.key, target)
+        told, current = await self._reader.head(record.key, target)
+        if current.version != record.version:
+            raise Stale("it was changed by someone else meanwhile", record.key)
         descriptor, name = tempfile.mkstemp(prefix="move-", dir=self._scratch)
         try:
             await self._fill(record, descriptor)

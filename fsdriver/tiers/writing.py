@@ -25,6 +25,25 @@ ATTEMPTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a write demands, and what was known when it began.
+
+    Attributes
+    ----------
+    condition : str or None
+        What the tier has to hold.
+    asked : bool
+        It is known what all tiers have of that key.
+    serial : int
+        Of the record.
+    """
+
+    condition: str | None
+    asked: bool
+    serial: int
+
+
+@dataclass(frozen=True, slots=True)
 class Written:
     """A new version of an object, and the copies of it that are owed."""
 
@@ -76,8 +95,8 @@ class TieredWriter:
         """Create or replace an object; raises `Stale` if the condition is lost."""
         digest = asyncio.ensure_future(digest_of(source))
         try:
-            info, asked = await self._put(key, source, metadata, if_version, content_type, doubtful=doubtful)
-            return info, await self._record(key, info, self.entry, info.version, await digest, asked=asked)
+            info, claim = await self._put(key, source, metadata, if_version, content_type, doubtful=doubtful)
+            return info, await self._record(key, info, self.entry, info.version, await digest, claim)
         finally:
             digest.cancel()
 
@@ -90,34 +109,28 @@ class TieredWriter:
         content_type: str | None,
         *,
         doubtful: bool,
-    ) -> tuple[ObjectInfo, bool]:
+    ) -> tuple[ObjectInfo, Claim]:
         for attempt in range(ATTEMPTS):
-            condition, asked = await self._condition(key, self.entry, if_version, doubtful=doubtful)
+            claim = await self._condition(key, self.entry, if_version, doubtful=doubtful)
             try:
                 info = await self.entry.backend.put(
-                    self.entry.key(key), source, metadata=metadata, if_version=condition, content_type=content_type,
+                    self.entry.key(key), source, metadata=metadata, if_version=claim.condition, content_type=content_type,
                     doubtful=doubtful,
                 )  # fmt: skip
             except Stale:
                 # Lost against a move of the same version? Then the record says so by now.
-                if condition is None or attempt == ATTEMPTS - 1:
+                if claim.condition is None or attempt == ATTEMPTS - 1:
                     raise
                 await self._finder.settle(key)
-                if await self._condition(key, self.entry, if_version, doubtful=doubtful) == (condition, asked):
+                now = await self._condition(key, self.entry, if_version, doubtful=doubtful)
+                if now.condition == claim.condition:
                     raise
             else:
-                return info, asked
+                return info, claim
         raise Stale(CHANGED, key)
 
-    async def _condition(
-        self, key: str, tier: Tier, if_version: str | None, *, doubtful: bool
-    ) -> tuple[str | None, bool]:
+    async def _condition(self, key: str, tier: Tier, if_version: str | None, *, doubtful: bool) -> Claim:
         """What a tier has to hold of a key now, so that the object in the stack is ``if_version``.
-
-        Returns
-        -------
-        tuple of str or None, bool
-            The condition; whether it is known what all tiers have of that key.
 
         Raises
         ------
@@ -134,19 +147,20 @@ class TieredWriter:
                     raise
                 asked = False
         if if_version is None:
-            return None, asked
+            return Claim(None, asked, _serial(record))
         if (version := _live(record)) != if_version and asked:
             record = await self._finder.settle(key) or await self._catalog.get(self._stack, key)
             version = _live(record)
         if version != if_version:
             if doubtful:
-                return if_version, asked
+                return Claim(if_version, asked, _serial(record))
             raise Stale(CHANGED, key)
         held = record.copies.get(tier.name) if record is not None else None
-        return ABSENT if held is None or held.version == UNASKED else held.version, asked
+        there = ABSENT if held is None or held.version == UNASKED else held.version
+        return Claim(there, asked, _serial(record))
 
     async def _record(
-        self, key: str, info: ObjectInfo, tier: Tier, version: str, sha256: bytes | None, *, asked: bool = True
+        self, key: str, info: ObjectInfo, tier: Tier, version: str, sha256: bytes | None, claim: Claim
     ) -> Written:
         """Make a copy that was just written the object; others of it have to go."""
         owed = [
@@ -158,12 +172,14 @@ class TieredWriter:
             if before is not None:
                 copies = {name: _to_go(copy) for name, copy in before.copies.items()}
             else:
-                copies = {} if asked else {name: unasked() for name in self._finder.tiers}
+                copies = {} if claim.asked else {name: unasked() for name in self._finder.tiers}
             copies[tier.name] = Copy(info.version, CopyState.GOOD, time.time())
             made = Record(
                 key, version, info.size, info.mtime_ns, copies, sha256, pin=before.pin if before is not None else None
             )
-            done = await self._catalog.swap(self._stack, made, before.serial if before is not None else 0, owed)
+            if _serial(before) != claim.serial and before is not None and await _superseded(before, info, tier):
+                return Written(made, [])
+            done = await self._catalog.swap(self._stack, made, _serial(before), owed)
             if done is not None:
                 if done.owed():
                     await self._remover.remove(done)
@@ -191,10 +207,10 @@ class TieredWriter:
         for tier, copy in good(record, self._finder.tiers):
             if not tier.writable:
                 continue
-            condition, asked = await self._condition(target, tier, if_version, doubtful=doubtful)
+            claim = await self._condition(target, tier, if_version, doubtful=doubtful)
             try:
                 info = await tier.backend.copy(
-                    tier.key(source), tier.key(target), source_version=copy.version, if_version=condition,
+                    tier.key(source), tier.key(target), source_version=copy.version, if_version=claim.condition,
                     metadata=metadata, size=record.size, doubtful=doubtful,
                 )  # fmt: skip
             except BackendError as error:
@@ -203,7 +219,7 @@ class TieredWriter:
             if info.metadata is None and metadata is None and copy.version != record.version:
                 info = await tier.backend.head(tier.key(target))  # whether it took the mark of a copy along
             version = version_of(info) if metadata is None else info.version
-            return info, await self._record(target, info, tier, version, record.sha256, asked=asked)
+            return info, await self._record(target, info, tier, version, record.sha256, claim)
         raise failure or BackendError("no tier that can be written has a good copy of it", source)
 
     async def delete(self, key: str, if_version: str | None) -> None:
@@ -235,6 +251,21 @@ class TieredWriter:
         failed = await self._remover.remove(done)
         if failed and len(failed) == len(done.owed()):
             raise next(iter(failed.values()))
+
+
+async def _superseded(before: Record, info: ObjectInfo, tier: Tier) -> bool:
+    """Whether somebody has replaced what we wrote before we could say so in the catalog."""
+    held = before.copies.get(tier.name)
+    if held is not None and held.version == info.version:
+        return False
+    try:
+        return (await tier.backend.head(tier.key(before.key))).version != info.version
+    except NotFound:
+        return True
+
+
+def _serial(record: Record | None) -> int:
+    return 0 if record is None else record.serial
 
 
 def _live(record: Record | None) -> str:
