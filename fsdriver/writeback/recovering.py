@@ -43,6 +43,9 @@ def url_of(store: str) -> tuple[str, str]:
         An identity does not tell it: the store must be named.
     """
     scheme, location, container = store.split("|", 2)
+    if scheme == "stack":
+        text = "something is owed to a route over several tiers; recover it with the configuration that has that route"
+        raise ConfigError(text, f"{location}|{container}")
     if scheme == "s3":
         return f"s3://{container}", "" if location == _AMAZON else location
     if scheme in {"file", "direct"}:
