@@ -101,34 +101,31 @@ def test_names_that_are_too_long(trees: TreeMaker, s3_server):
     assert sorted(os.listdir(folder)) == ["\x01" * 80, "fits"]
 
 
-def test_paths_longer_than_a_key(own_tree):
+def test_paths_longer_than_a_key(own_tree, monkeypatch):
     """What has no room in a key of 1,024 bytes is kept all the same, up to the longest path of a program."""
     tree = own_tree.mount()
-    os.chdir(tree.root)
-    try:
-        folder = Path("/".join(str(number) * 200 for number in range(1, 10)))
-        folder.mkdir(parents=True)
-        (folder / "file").write_bytes(b"deep")
-        (folder / ("n" * 255)).write_bytes(b"long name")
-        os.link(folder / "file", folder / "link")
-        os.symlink("file", folder / "symlink")
-        folder.parent.rename(folder.parent.with_name("renamed"))
-        folder = folder.parent.with_name("renamed") / folder.name
-        os.chdir("/")
-        tree.remount_elsewhere()
-        os.chdir(tree.root)
-        assert sorted(os.listdir(folder)) == sorted(["file", "link", "symlink", "n" * 255])
-        assert (folder / "symlink").read_bytes() == b"deep"
-        assert (folder / "link").stat().st_nlink == 2
-        assert (folder / ("n" * 255)).read_bytes() == b"long name"
-        with fails_with(errno.ENAMETOOLONG):
-            (folder / "/".join(["x" * 200] * 20)).mkdir()
-        shutil.rmtree("1" * 200)
-        os.chdir("/")
-        tree.remount_elsewhere()
-        assert os.listdir(tree.root) == []
-    finally:
-        os.chdir("/")
+    monkeypatch.chdir(tree.root)
+    folder = Path("/".join(str(number) * 200 for number in range(1, 10)))
+    folder.mkdir(parents=True)
+    (folder / "file").write_bytes(b"deep")
+    (folder / ("n" * 255)).write_bytes(b"long name")
+    os.link(folder / "file", folder / "link")
+    os.symlink("file", folder / "symlink")
+    folder.parent.rename(folder.parent.with_name("renamed"))
+    folder = folder.parent.with_name("renamed") / folder.name
+    monkeypatch.chdir("/")
+    tree.remount_elsewhere()
+    monkeypatch.chdir(tree.root)
+    assert sorted(os.listdir(folder)) == sorted(["file", "link", "symlink", "n" * 255])
+    assert (folder / "symlink").read_bytes() == b"deep"
+    assert (folder / "link").stat().st_nlink == 2
+    assert (folder / ("n" * 255)).read_bytes() == b"long name"
+    with fails_with(errno.ENAMETOOLONG):
+        (folder / "/".join(["x" * 200] * 20)).mkdir()
+    shutil.rmtree("1" * 200)
+    monkeypatch.chdir("/")
+    tree.remount_elsewhere()
+    assert os.listdir(tree.root) == []
 
 
 def test_names_that_a_directory_cannot_hold_once_they_are_escaped(trees: TreeMaker):

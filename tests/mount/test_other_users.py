@@ -189,7 +189,7 @@ def test_what_is_not_cached_is_not_fetched_for_others(sharing):
 
 def test_a_version_that_differs_is_not_served(sharing):
     sharing.add("f", bytes(5_000))
-    (version,) = {sharing.foreign._client.head_object(Bucket=sharing.foreign._bucket, Key="p/f")["ETag"]}
+    (version,) = {sharing.foreign.client.head_object(Bucket=sharing.foreign._bucket, Key="p/f")["ETag"]}
     key = sharing.key("f", version.strip('"'), 5_000)
     with sharing.connected() as connection:
         connection.send(passing.question(key))

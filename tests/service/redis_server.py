@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 from typing import Self
@@ -77,6 +78,11 @@ class RedisServer:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, (self.directory / "log").read_text()
+        if self.tls:
+            # redis-py leaves sockets open whose handshake fails; the server listens when it is ready.
+            with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", self.port), 10):
+                return True
+            return False
         with contextlib.suppress(redis.ConnectionError), self.client() as client:
             return bool(client.ping())
         return False
